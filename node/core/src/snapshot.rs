@@ -1,0 +1,505 @@
+//! What is replicated: one resource a user's object, all references resolved by key.
+//!
+//! Every peer holds the whole set. The bytes, digests and signatures around it are the `wire`
+//! crate's business; here are the values.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The kind of a resource. Codes are part of the wire format and never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A [`Gateway`] (code 1).
+    Gateway,
+    /// A [`Route`] made from an HTTPRoute (code 2).
+    HttpRoute,
+    /// A [`Route`] made from an Ingress (code 3).
+    Ingress,
+    /// A [`Service`] (code 4).
+    Service,
+    /// A [`Certificate`] (code 5).
+    Certificate,
+    /// An [`EndpointSlice`] (code 6).
+    Endpoints,
+    /// A kind that a newer version knows; kept and relayed, never interpreted.
+    Other(u16),
+}
+
+/// Which of a head's two roots covers a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Root {
+    /// Gateways, routes, services, certificates, policies.
+    Routes,
+    /// Endpoints and workloads, which change a hundred times as often.
+    Endpoints,
+}
+
+impl Kind {
+    /// The code on the wire.
+    pub fn code(self) -> u16 {
+        match self {
+            Kind::Gateway => 1,
+            Kind::HttpRoute => 2,
+            Kind::Ingress => 3,
+            Kind::Service => 4,
+            Kind::Certificate => 5,
+            Kind::Endpoints => 6,
+            Kind::Other(code) => code,
+        }
+    }
+
+    /// The kind of a code; total, so that no peer drops what it does not know.
+    pub fn from_code(code: u16) -> Self {
+        match code {
+            1 => Kind::Gateway,
+            2 => Kind::HttpRoute,
+            3 => Kind::Ingress,
+            4 => Kind::Service,
+            5 => Kind::Certificate,
+            6 => Kind::Endpoints,
+            other => Kind::Other(other),
+        }
+    }
+
+    /// The root that covers it. Codes from 0x8000 on belong to `Endpoints`, so that a peer that
+    /// does not know a kind still computes the same roots.
+    pub fn root(self) -> Root {
+        match self {
+            Kind::Endpoints => Root::Endpoints,
+            Kind::Other(code) if code >= 0x8000 => Root::Endpoints,
+            _ => Root::Routes,
+        }
+    }
+
+    /// The name users see.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Gateway => "Gateway",
+            Kind::HttpRoute => "HTTPRoute",
+            Kind::Ingress => "Ingress",
+            Kind::Service => "Service",
+            Kind::Certificate => "Secret",
+            Kind::Endpoints => "EndpointSlice",
+            Kind::Other(_) => "Unknown",
+        }
+    }
+}
+
+/// Names one resource.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// The kind.
+    pub kind: Kind,
+    /// The namespace; empty for cluster-scoped objects.
+    pub namespace: Arc<str>,
+    /// The name.
+    pub name: Arc<str>,
+}
+
+impl Key {
+    /// A key from its parts.
+    pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+        Key { kind, namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind.name(), self.namespace, self.name)
+    }
+}
+
+/// A BLAKE3 digest.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Digest(pub [u8; 32]);
+
+impl fmt::Display for Digest {
+    /// The first eight hexadecimal digits: enough to compare by eye.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().take(4).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// A point in the history of a mesh: epoch first, then rev. Ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct HeadId {
+    /// Grows with every leader.
+    pub epoch: u64,
+    /// Grows with every commit and never starts again within a mesh.
+    pub rev: u64,
+}
+
+impl fmt::Display for HeadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.epoch, self.rev)
+    }
+}
+
+/// What a leader signs: the whole state at one point, by digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The mesh it belongs to.
+    pub mesh_id: String,
+    /// When in the mesh's history.
+    pub id: HeadId,
+    /// Digest of every resource under [`Root::Routes`].
+    pub routes_root: Digest,
+    /// Digest of every resource under [`Root::Endpoints`].
+    pub endpoints_root: Digest,
+}
+
+/// A resource that something can be done with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resource {
+    /// For [`Kind::Gateway`].
+    Gateway(Gateway),
+    /// For [`Kind::HttpRoute`] and [`Kind::Ingress`].
+    Route(Route),
+    /// For [`Kind::Service`].
+    Service(Service),
+    /// For [`Kind::Certificate`].
+    Certificate(Certificate),
+    /// For [`Kind::Endpoints`].
+    Endpoints(EndpointSlice),
+    /// For [`Kind::Other`].
+    Unknown,
+}
+
+/// A Gateway (or the synthetic one of an IngressClass, in the empty namespace).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gateway {
+    /// Generation of the object it was made from.
+    pub generation: u64,
+    /// Where it listens.
+    pub address: GatewayAddress,
+    /// Its listeners that can be served, in declared order.
+    pub listeners: Vec<Listener>,
+}
+
+/// Where a Gateway listens on each node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GatewayAddress {
+    /// Directory mode `loopback`: 127.n.g.1 on node n; this is g, 1 to 254.
+    Loopback(u8),
+    /// The same addresses on every node.
+    Fixed(Vec<IpAddr>),
+}
+
+/// A listener that can be served.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// Its port.
+    pub port: u16,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Which hosts it serves.
+    pub hostname: HostPattern,
+    /// Keys of the [`Certificate`]s it offers (HTTPS only), in declared order.
+    pub certificates: Vec<Key>,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// HTTP/1.1 and, by prior knowledge, HTTP/2 without TLS.
+    Http,
+    /// HTTP/1.1 and HTTP/2 over TLS that ends here.
+    Https,
+}
+
+/// Which hosts are meant. Names are lower case without a trailing dot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HostPattern {
+    /// Exactly this name.
+    Exact(String),
+    /// `*.suffix` of the Gateway API: one or more labels before `.suffix`. Holds `suffix`.
+    Wildcard(String),
+    /// `*.suffix` of an Ingress: exactly one label before `.suffix`. Holds `suffix`.
+    WildcardOneLabel(String),
+    /// Every host.
+    Any,
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostPattern::Exact(name) => f.write_str(name),
+            HostPattern::Wildcard(suffix) | HostPattern::WildcardOneLabel(suffix) => write!(f, "*.{suffix}"),
+            HostPattern::Any => f.write_str("*"),
+        }
+    }
+}
+
+/// A route: where it is attached, what it matches, what it does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Generation of the object it was made from.
+    pub generation: u64,
+    /// Age for precedence, seconds since the epoch; `None` is equal age (treated as 0).
+    pub created: Option<i64>,
+    /// The listeners that accepted it, each with the hosts in common.
+    pub attachments: Vec<Attachment>,
+    /// Its rules, in declared order.
+    pub rules: Vec<Rule>,
+    /// Features a peer must have to serve it; a peer that lacks one answers 500 for the route.
+    pub needs: Vec<u32>,
+}
+
+/// A route on a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The Gateway.
+    pub gateway: Key,
+    /// The listener's name.
+    pub listener: String,
+    /// Hosts served: the intersection of the route's and the listener's.
+    pub hosts: Vec<HostPattern>,
+}
+
+/// A rule of a route.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// Any of these matches; never empty.
+    pub matches: Vec<HttpMatch>,
+    /// Which hosts of the attachment this rule is limited to (Ingress: its host); `None` is all.
+    pub host: Option<HostPattern>,
+    /// Filters, in order.
+    pub filters: Vec<Filter>,
+    /// Weighted backends.
+    pub backends: Vec<Backend>,
+    /// Timeouts.
+    pub timeouts: Timeouts,
+    /// The rule can't be served as declared (an unsupported filter): every request gets 500.
+    pub broken: bool,
+}
+
+/// One way to match a request; all of its parts must hold.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HttpMatch {
+    /// The path; defaulted to the prefix `/`.
+    pub path: PathMatch,
+    /// Method, upper case.
+    pub method: Option<String>,
+    /// Headers, names lower case, only the first of equal names kept.
+    pub headers: Vec<ValueMatch>,
+    /// Query parameters, only the first of equal names kept.
+    pub query: Vec<ValueMatch>,
+}
+
+/// How a path is matched.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PathMatch {
+    /// The whole path.
+    Exact(String),
+    /// Whole `/`-separated elements; a trailing `/` is ignored. `/` matches everything.
+    Prefix(String),
+    /// The whole path matches this regular expression (anchored at both ends).
+    Regex(String),
+}
+
+/// A named value: header or query parameter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ValueMatch {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: StringMatch,
+}
+
+/// How a value is matched.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StringMatch {
+    /// Equal.
+    Exact(String),
+    /// Matched by this regular expression, anywhere.
+    Regex(String),
+}
+
+/// Something done to a request or its response.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Filter {
+    /// `RequestHeaderModifier`.
+    RequestHeaders(HeaderModifier),
+    /// `ResponseHeaderModifier`.
+    ResponseHeaders(HeaderModifier),
+    /// `RequestRedirect`: answers by itself.
+    Redirect(Redirect),
+    /// `URLRewrite`.
+    Rewrite(Rewrite),
+}
+
+/// Changes to headers, applied in the order set, add, remove.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct HeaderModifier {
+    /// Replace or create.
+    pub set: Vec<(String, String)>,
+    /// Append.
+    pub add: Vec<(String, String)>,
+    /// Remove by name.
+    pub remove: Vec<String>,
+}
+
+/// `RequestRedirect`. What is `None` stays as in the request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Redirect {
+    /// `http` or `https`.
+    pub scheme: Option<String>,
+    /// Host without port.
+    pub hostname: Option<String>,
+    /// Path.
+    pub path: Option<PathRewrite>,
+    /// Port.
+    pub port: Option<u16>,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+}
+
+/// `URLRewrite`. What is `None` stays as in the request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Rewrite {
+    /// Host sent to the backend.
+    pub hostname: Option<String>,
+    /// Path sent to the backend.
+    pub path: Option<PathRewrite>,
+}
+
+/// How a path is rewritten.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PathRewrite {
+    /// Replaced whole.
+    Full(String),
+    /// The matched prefix is replaced.
+    Prefix(String),
+}
+
+/// Timeouts of a rule; `Some(0)` means none, `None` means the peer's default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Timeouts {
+    /// From the request's first byte to the response's last.
+    pub request: Option<Duration>,
+    /// One attempt at one backend.
+    pub backend_request: Option<Duration>,
+}
+
+/// A weighted target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    /// Where to.
+    pub target: BackendTarget,
+    /// Share of the requests, relative to the sum of all weights.
+    pub weight: u32,
+    /// Filters of this backend only.
+    pub filters: Vec<Filter>,
+}
+
+/// What a backend resolves to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackendTarget {
+    /// A port of a Service.
+    Service {
+        /// The Service.
+        service: Key,
+        /// Its port.
+        port: u16,
+    },
+    /// A reference that does not resolve: its share of the requests gets 500.
+    Invalid {
+        /// Why, as a status reason (`BackendNotFound`, `RefNotPermitted`, `InvalidKind`).
+        reason: String,
+    },
+}
+
+/// A Service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Its TCP ports.
+    pub ports: Vec<ServicePort>,
+    /// Session affinity.
+    pub affinity: SessionAffinity,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Name; joins it to the ports of EndpointSlices.
+    pub name: String,
+    /// Number.
+    pub port: u16,
+    /// What its pods speak.
+    pub app: AppProtocol,
+}
+
+/// What the pods behind a port speak (`appProtocol`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum AppProtocol {
+    /// HTTP/1.1, the default.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS (`kubernetes.io/h2c`).
+    H2c,
+}
+
+/// `sessionAffinity`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum SessionAffinity {
+    /// Any endpoint.
+    #[default]
+    None,
+    /// The same endpoint for the same client address.
+    ClientIp,
+}
+
+/// The public half of a TLS Secret.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Certificate {
+    /// DER certificates, leaf first.
+    pub chain: Vec<Vec<u8>>,
+    /// SHA-256 of the leaf's SubjectPublicKeyInfo; names the private key.
+    pub key_hash: [u8; 32],
+    /// DNS names of the leaf.
+    pub dns_names: Vec<String>,
+    /// notAfter in seconds since the epoch.
+    pub not_after: i64,
+}
+
+/// The endpoints of a Service, or a part of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointSlice {
+    /// The Service they belong to.
+    pub service: Key,
+    /// Ports: (name, number).
+    pub ports: Vec<(String, u16)>,
+    /// The endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One endpoint: a pod, or an address that was written by hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its address.
+    pub address: IpAddr,
+    /// The node it runs on, if known.
+    pub node: Option<String>,
+    /// Its zone, if known.
+    pub zone: Option<String>,
+    /// The pod's name, for display.
+    pub pod: Option<String>,
+    /// `conditions.ready` (default true).
+    pub ready: bool,
+    /// `conditions.serving` (default: as ready).
+    pub serving: bool,
+    /// `conditions.terminating` (default false).
+    pub terminating: bool,
+}
