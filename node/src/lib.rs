@@ -1,1 +1,10 @@
-//! node
+//! meshgate-node: a peer. See ARCHITECTURE.md for the map of its modules; a module imports only
+//! from a lower row (`tests/tidy.rs` keeps that).
+
+pub mod cluster;
+pub mod drain;
+pub mod edge;
+pub mod identity;
+pub mod proxy;
+pub mod replicate;
+pub mod tunnel;
