@@ -11,8 +11,10 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
-/// Content type of [`Telemetry::encode`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Content type of [`Telemetry::openmetrics`].
+pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Content type of [`Telemetry::text`].
+pub const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Sets up logs on stderr: `MESHGATE_LOG` filters (default `info`), `MESHGATE_LOG_FORMAT=json`
 /// for machines. Does nothing when a subscriber is already there (tests).
@@ -50,12 +52,51 @@ impl Telemetry {
     ///
     /// # Errors
     /// A metric could not be written, which is a bug of whoever registered it.
-    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+    pub fn openmetrics(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::with_capacity(16 * 1024);
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         prometheus_client::encoding::text::encode(&mut text, &registry)?;
         Ok(text)
     }
+
+    /// Everything in Prometheus' older text format, for scrapers that do not ask for OpenMetrics.
+    ///
+    /// # Errors
+    /// As [`Telemetry::openmetrics`].
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
+        Ok(downgrade(&self.openmetrics()?))
+    }
+}
+
+/// OpenMetrics names a counter's family without `_total` and knows `info`; the older format wants
+/// the family named as its samples are.
+fn downgrade(openmetrics: &str) -> String {
+    let mut families: Vec<(&str, &str, &str)> = Vec::new();
+    let mut text = String::with_capacity(openmetrics.len());
+    let mut help = ("", "");
+    for line in openmetrics.lines() {
+        if let Some((name, words)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+            help = (name, words);
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            let words = if help.0 == name { help.1 } else { "" };
+            families.push((name, kind, words));
+        } else if line.starts_with("# ") {
+            // UNIT and EOF have no counterpart.
+        } else {
+            for (name, kind, words) in families.drain(..) {
+                let (suffix, kind) = match kind {
+                    "counter" => ("_total", "counter"),
+                    "info" => ("_info", "gauge"),
+                    "unknown" => ("", "untyped"),
+                    kind => ("", kind),
+                };
+                text.push_str(&format!("# HELP {name}{suffix} {words}\n# TYPE {name}{suffix} {kind}\n"));
+            }
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
 }
 
 fn unix_seconds() -> f64 {
@@ -119,11 +160,18 @@ mod tests {
 
     #[test]
     fn process_metrics_are_exported() {
-        let text = Telemetry::new("node-a").encode().unwrap();
+        let text = Telemetry::new("node-a").openmetrics().unwrap();
         for name in
             ["process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total", "meshgate_build_info"]
         {
             assert!(text.contains(name), "{name} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_older_format_names_families_as_samples() {
+        let open = "# HELP a_b Help of it.\n# TYPE a_b counter\n# UNIT a_b seconds\na_b_total 1\n# HELP c C.\n# TYPE c info\nc_info{v=\"1\"} 1\n# EOF\n";
+        let text = "# HELP a_b_total Help of it.\n# TYPE a_b_total counter\na_b_total 1\n# HELP c_info C.\n# TYPE c_info gauge\nc_info{v=\"1\"} 1\n";
+        assert_eq!(downgrade(open), text);
     }
 }

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use super::Readiness;
 use crate::drain::{Drain, Phase};
-use crate::telemetry::{CONTENT_TYPE, Telemetry};
+use crate::telemetry::{OPENMETRICS, TEXT, Telemetry};
 
 /// Scrapes and probes that may be under way at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -76,16 +76,24 @@ fn answer(health: &Health, request: &Request<Incoming>) -> Response<Full<Bytes>>
             None => text(StatusCode::OK, "ready\n"),
             Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
         },
-        "/metrics" => match health.telemetry.encode() {
-            Ok(metrics) => {
-                let mut response = text(StatusCode::OK, metrics);
-                response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(CONTENT_TYPE));
-                response
-            }
-            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "a metric could not be encoded; this is a bug\n"),
-        },
+        "/metrics" => metrics(health, request),
         _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
     }
+}
+
+fn metrics(health: &Health, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let (encoded, kind) = if accept.is_some_and(|accept| accept.contains("application/openmetrics-text")) {
+        (health.telemetry.openmetrics(), OPENMETRICS)
+    } else {
+        (health.telemetry.text(), TEXT)
+    };
+    let Ok(encoded) = encoded else {
+        return text(StatusCode::INTERNAL_SERVER_ERROR, "a metric could not be encoded; this is a bug\n");
+    };
+    let mut response = text(StatusCode::OK, encoded);
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
