@@ -21,11 +21,9 @@ pub struct Screen {
 impl Screen {
     /// The screen that the flags ask for.
     pub fn new(global: &Global) -> Self {
-        let color = match global.color {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb(),
-        };
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let color = is_coloured(global.color, io::stdout().is_terminal(), set("NO_COLOR") || dumb);
         Self { format: global.format, headers: !global.no_headers, color, closed: Flag::new(false) }
     }
 
@@ -109,10 +107,25 @@ impl Screen {
     }
 }
 
-fn is_set(name: &str) -> bool {
-    std::env::var_os(name).is_some_and(|value| !value.is_empty())
+/// Whether to colour; `unwanted` is what the environment says about it, which a flag overrides.
+fn is_coloured(choice: Color, terminal: bool, unwanted: bool) -> bool {
+    match choice {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => terminal && !unwanted,
+    }
 }
 
-fn is_dumb() -> bool {
-    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colour_needs_a_terminal_and_no_objection_or_a_flag() {
+        assert!(is_coloured(Color::Auto, true, false));
+        assert!(!is_coloured(Color::Auto, true, true));
+        assert!(!is_coloured(Color::Auto, false, false));
+        assert!(is_coloured(Color::Always, false, true));
+        assert!(!is_coloured(Color::Never, true, false));
+    }
 }
