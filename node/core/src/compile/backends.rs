@@ -55,12 +55,15 @@ fn target(
         let message = format!("a backend of kind {} is not supported; name a Service", reference.kind);
         return Err(fail(codes::BACKEND_KIND, fields.kind, "InvalidKind", message));
     }
+    if style == Style::Ingress && namespace != from.1 {
+        let message = format!("Service {namespace}/{name} is in another namespace, where an Ingress can't reach");
+        return Err(fail(codes::BACKEND_NOT_PERMITTED, fields.namespace, "RefNotPermitted", message));
+    }
     // Before anything is said about the other namespace, whether it may be looked at.
     if !permitted(objects, from, (ObjectKind::Service, namespace, name)) {
         let message = format!(
-            "Service {namespace}/{name} is in another namespace; a ReferenceGrant in {namespace} must allow {}s \
-             of {} to use it",
-            from.0.name(),
+            "Service {namespace}/{name} is in another namespace; a ReferenceGrant in {namespace} must allow \
+             HTTPRoutes of {} to use it",
             from.1
         );
         return Err(fail(codes::BACKEND_NOT_PERMITTED, fields.namespace, "RefNotPermitted", message));
