@@ -35,3 +35,8 @@ pub const MAX_LEAVES: usize = 200_000;
 
 /// The most bytes (keys and values) in one snapshot.
 pub const MAX_SNAPSHOT_BYTES: usize = 256 * 1024 * 1024;
+
+#[cfg(test)]
+mod examples;
+#[cfg(test)]
+mod tests;
