@@ -3,6 +3,9 @@
 //! A stream opens with a header; the hosting peer answers `accepted` before it writes a byte to
 //! the pod, or refuses, and then the sender picks again.
 
+mod replay;
+mod types;
+
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -12,6 +15,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 use meshgate_core::snapshot::HeadId;
 
 use crate::identity::NodeName;
+
+pub use replay::{MAX_RETAINED, MAX_RETAINED_TOTAL, ReplayBody, empty};
+pub use types::{PeerDirectory, TunnelConfig, TunnelError, TunnelFailure, TunnelFailureKind, TunnelStats};
 
 /// Why a body broke off.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
