@@ -33,7 +33,11 @@ pub(super) fn filters(
     for (i, item) in filters.into_iter().enumerate() {
         let at = format!("{list}[{i}]");
         let Some(kind) = item.kind.clone() else {
-            check.refuse(code::REQUIRED, &format!("{at}.type"), format!("is required: one of {}", FilterType::KNOWN.join(", ")));
+            check.refuse(
+                code::REQUIRED,
+                &format!("{at}.type"),
+                format!("is required: one of {}", FilterType::KNOWN.join(", ")),
+            );
             continue;
         };
         check_members(&at, &kind, &item, check);

@@ -31,7 +31,8 @@ pub(super) fn grant(grant: types::ReferenceGrant, check: &mut Checker) -> Refere
         check_group_kind(&at, &to.group, &to.kind, check);
         check.optional(&format!("{at}.name"), to.name.as_deref(), &pattern::OBJECT_NAME);
     }
-    let from = |from: types::ReferenceGrantFrom| GrantFrom { group: from.group, kind: from.kind, namespace: from.namespace };
+    let from =
+        |from: types::ReferenceGrantFrom| GrantFrom { group: from.group, kind: from.kind, namespace: from.namespace };
     let to = |to: types::ReferenceGrantTo| GrantTo { group: to.group, kind: to.kind, name: to.name };
     ReferenceGrant { from: spec.from.into_iter().map(from).collect(), to: spec.to.into_iter().map(to).collect() }
 }
@@ -73,7 +74,8 @@ fn check_unique(listeners: &[types::Listener], check: &mut Checker) {
     for (i, listener) in listeners.iter().enumerate() {
         let at = format!("spec.listeners[{i}]");
         if !listener.name.is_empty() && !names.insert(&listener.name) {
-            let message = format!("{} is the name of another listener too: names must be unique", quote(&listener.name));
+            let message =
+                format!("{} is the name of another listener too: names must be unique", quote(&listener.name));
             check.refuse(code::CONFLICT, &format!("{at}.name"), message);
         }
         if !places.insert((listener.port, &listener.protocol, &listener.hostname)) {
@@ -117,7 +119,11 @@ fn tls(at: &str, protocol: &str, tls: Option<types::ListenerTls>, check: &mut Ch
             // The API server accepts it, so the rest of the Gateway is served.
             check.error(code::REQUIRED, &format!("{at}.tls"), "HTTPS needs tls.certificateRefs");
         } else if protocol == "TLS" {
-            check.refuse(code::REQUIRED, &format!("{at}.tls.mode"), "the protocol TLS needs a mode: Terminate or Passthrough");
+            check.refuse(
+                code::REQUIRED,
+                &format!("{at}.tls.mode"),
+                "the protocol TLS needs a mode: Terminate or Passthrough",
+            );
         }
         return (true, Vec::new());
     };
@@ -155,11 +161,7 @@ fn secret_ref(at: &str, reference: types::SecretReference, check: &mut Checker) 
     SecretRef { group: reference.group, kind, namespace: reference.namespace, name: reference.name }
 }
 
-fn allowed(
-    at: &str,
-    routes: types::AllowedRoutes,
-    check: &mut Checker,
-) -> (AllowedNamespaces, Vec<(String, String)>) {
+fn allowed(at: &str, routes: types::AllowedRoutes, check: &mut Checker) -> (AllowedNamespaces, Vec<(String, String)>) {
     check.count(&format!("{at}.kinds"), routes.kinds.len(), 0, 8);
     let mut kinds = Vec::with_capacity(routes.kinds.len());
     for (i, item) in routes.kinds.into_iter().enumerate() {
@@ -171,7 +173,6 @@ fn allowed(
     let namespaces = match routes.namespaces.from {
         FromNamespaces::Same => AllowedNamespaces::Same,
         FromNamespaces::All => AllowedNamespaces::All,
-        FromNamespaces::None => AllowedNamespaces::None,
         FromNamespaces::Selector => match routes.namespaces.selector {
             Some(labels) => AllowedNamespaces::Selector(selector(&format!("{at}.selector"), labels, check)),
             None => {
@@ -180,8 +181,9 @@ fn allowed(
                 AllowedNamespaces::None
             }
         },
-        FromNamespaces::Unsupported(other) => {
-            check.unknown_value(&format!("{at}.from"), &other, FromNamespaces::KNOWN);
+        // `None` is a value of allowedListeners only.
+        other @ (FromNamespaces::None | FromNamespaces::Unsupported(_)) => {
+            check.unknown_value(&format!("{at}.from"), other.as_str(), &["Same", "All", "Selector"]);
             AllowedNamespaces::None
         }
     };
@@ -200,7 +202,8 @@ fn selector(at: &str, selector: KubeSelector, check: &mut Checker) -> LabelSelec
         let values = item.values.unwrap_or_default();
         let takes_values = matches!(item.operator.as_str(), "In" | "NotIn");
         if takes_values == values.is_empty() {
-            let message = if takes_values { "is required with In and NotIn" } else { "must be empty with this operator" };
+            let message =
+                if takes_values { "is required with In and NotIn" } else { "must be empty with this operator" };
             check.error(code::CONFLICT, &format!("{at}.values"), message);
         }
         requirements.push(match item.operator.as_str() {

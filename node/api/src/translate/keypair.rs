@@ -15,7 +15,9 @@ pub(super) fn public_key(key: &PrivateKeyDer<'_>) -> Option<Vec<u8>> {
         PrivateKeyDer::Pkcs1(_) => rsa::KeyPair::from_der(der).ok().map(|pair| pair.public_key().as_ref().to_vec()),
         PrivateKeyDer::Sec1(_) => elliptic(der),
         PrivateKeyDer::Pkcs8(_) => elliptic(der)
-            .or_else(|| Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).ok().map(|pair| pair.public_key().as_ref().to_vec()))
+            .or_else(|| {
+                Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).ok().map(|pair| pair.public_key().as_ref().to_vec())
+            })
             .or_else(|| rsa::KeyPair::from_pkcs8(der).ok().map(|pair| pair.public_key().as_ref().to_vec())),
         _ => None,
     }

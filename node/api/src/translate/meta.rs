@@ -44,7 +44,12 @@ impl NotRead {
             }
             NotRead::Unknown => {
                 let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("(unnamed)");
-                let message = format!("{} {} of {} is ignored: its kind or version is not one that meshgate reads", text("kind"), quote(name), quote(&text("apiVersion")));
+                let message = format!(
+                    "{} {} of {} is ignored: its kind or version is not one that meshgate reads",
+                    text("kind"),
+                    quote(name),
+                    quote(&text("apiVersion"))
+                );
                 vec![unnamed(code::UNKNOWN_KIND, Severity::Warning, message, origin)]
             }
         }
@@ -73,7 +78,11 @@ pub(super) fn read(value: &Value, kind: ObjectKind, check: &mut Checker) -> Opti
     let meta = value.get("metadata").unwrap_or(&Value::Null);
     let text = |field: &str| meta.get(field).and_then(Value::as_str).unwrap_or_default();
     let name = text("name");
-    check.text("metadata.name", name, if kind == ObjectKind::Namespace { &pattern::LABEL } else { &pattern::SUBDOMAIN });
+    check.text(
+        "metadata.name",
+        name,
+        if kind == ObjectKind::Namespace { &pattern::LABEL } else { &pattern::SUBDOMAIN },
+    );
     let namespace = match text("namespace") {
         _ if is_cluster_scoped(kind) => "",
         "" => "default",

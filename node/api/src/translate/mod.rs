@@ -142,3 +142,17 @@ fn decode<T: DeserializeOwned>(value: Value, check: &mut Checker) -> Option<T> {
 pub(crate) fn unnamed(code: &'static str, severity: Severity, message: String, origin: &str) -> Finding {
     Finding { code, severity, object: None, field: String::new(), message, origin: origin.to_owned() }
 }
+
+/// Refuses an object for what it is as a whole (its size), under its name where it has one.
+pub(crate) fn refuse(value: &Value, code: &'static str, message: String) -> Translated {
+    let mut check = Checker::new("");
+    if let Ok(kind) = meta::kind_of(value)
+        && let Some(head) = meta::read(value, kind, &mut check)
+    {
+        let name = Some(head.object.clone());
+        check.object = Some(head.object);
+        check.refuse(code, "", message);
+        return Translated { name, findings: check.into_findings(), ..Translated::default() };
+    }
+    Translated { findings: vec![unnamed(code, Severity::Error, message, "")], ..Translated::default() }
+}

@@ -71,9 +71,8 @@ fn parents(refs: Vec<ParentReference>, check: &mut Checker) -> Vec<ParentRef> {
 
 /// References to one parent tell listeners apart, all in the same way.
 fn check_distinct(at: &str, parent: &ParentRef, others: &[ParentRef], check: &mut Checker) {
-    let identity = |parent: &ParentRef| {
-        (parent.group.clone(), parent.kind.clone(), parent.namespace.clone(), parent.name.clone())
-    };
+    let identity =
+        |parent: &ParentRef| (parent.group.clone(), parent.kind.clone(), parent.namespace.clone(), parent.name.clone());
     let same = others.iter().filter(|other| identity(other) == identity(parent));
     for other in same {
         let alike = other.section_name.is_some() == parent.section_name.is_some()

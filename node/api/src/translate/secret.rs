@@ -46,7 +46,8 @@ impl fmt::Debug for PrivateKey {
 /// Secrets of other types are nobody's business here.
 pub(super) fn is_tls(value: &Value, check: &mut Checker) -> bool {
     let kind = value.get("type").and_then(Value::as_str).unwrap_or_default();
-    let looks_like_it = ["data", "stringData"].iter().any(|data| value.get(data).is_some_and(|data| data.get("tls.crt").is_some()));
+    let looks_like_it =
+        ["data", "stringData"].iter().any(|data| value.get(data).is_some_and(|data| data.get("tls.crt").is_some()));
     if kind != "kubernetes.io/tls" && looks_like_it {
         let message = "has a certificate, but is not of the type kubernetes.io/tls: it is not read";
         check.warn(code::CERTIFICATE, "type", message);
@@ -72,7 +73,8 @@ pub(super) fn certificate(secret: Secret, check: &mut Checker) -> Option<(Certif
         }
     };
     let Some(public) = keypair::public_key(&key) else {
-        let message = "the key can't be used: RSA of 2048 bits and more, ECDSA P-256, P-384, P-521 and Ed25519 are allowed";
+        let message =
+            "the key can't be used: RSA of 2048 bits and more, ECDSA P-256, P-384, P-521 and Ed25519 are allowed";
         check.refuse(code::CERTIFICATE, KEY, message);
         return None;
     };
@@ -141,5 +143,7 @@ fn check_validity(leaf: &X509Certificate<'_>, check: &mut Checker) {
 fn dns_names(leaf: &X509Certificate<'_>) -> Vec<String> {
     let Ok(Some(names)) = leaf.subject_alternative_name() else { return Vec::new() };
     let names = names.value.general_names.iter();
-    names.filter_map(|name| if let GeneralName::DNSName(name) = name { Some((*name).to_owned()) } else { None }).collect()
+    names
+        .filter_map(|name| if let GeneralName::DNSName(name) = name { Some((*name).to_owned()) } else { None })
+        .collect()
 }

@@ -34,6 +34,8 @@ impl Serialize for Present {
 }
 
 /// An enum without a default: missing, null and empty are not the first value but `None`.
-pub(super) fn required_enum<'de, D: Deserializer<'de>, T: From<String>>(deserializer: D) -> Result<Option<T>, D::Error> {
+pub(super) fn required_enum<'de, D: Deserializer<'de>, T: From<String>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
     Ok(text(deserializer)?.map(T::from))
 }
