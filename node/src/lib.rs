@@ -1,7 +1,6 @@
 //! meshgate-node: a peer. See ARCHITECTURE.md for the map of its modules; a module imports only
 //! from a lower row (`tests/tidy.rs` keeps that).
 
-pub mod admin;
 pub mod cluster;
 pub mod config;
 pub mod drain;

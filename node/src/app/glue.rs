@@ -65,7 +65,7 @@ impl HeadSigner for EpochSigner {
 
 /// Private keys for peers that ask. Every peer of the mesh serves every listener, so every
 /// authenticated one may have them.
-pub(super) struct StoredKeys(pub KeyStore);
+pub(super) struct StoredKeys(pub Arc<KeyStore>);
 
 impl KeyLookup for StoredKeys {
     fn lookup(&self, _: &NodeName, hash: &[u8; 32]) -> Option<Bytes> {
@@ -75,7 +75,7 @@ impl KeyLookup for StoredKeys {
 
 /// Fetches listeners' keys before a table that needs them is swapped in.
 pub(super) struct KeyFetcher {
-    pub keys: KeyStore,
+    pub keys: Arc<KeyStore>,
     pub members: watch::Receiver<Arc<Members>>,
     pub caller: Caller,
     pub own: NodeName,

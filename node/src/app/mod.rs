@@ -123,7 +123,7 @@ struct Self_ {
     node: NodeName,
     identity: NodeIdentity,
     run: RunDir,
-    keys: KeyStore,
+    keys: Arc<KeyStore>,
     telemetry: Telemetry,
 }
 

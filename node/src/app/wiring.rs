@@ -193,7 +193,7 @@ pub(super) fn accept(listener: TcpListener, tls: MeshTls) -> impl Stream<Item = 
 /// Forgets listeners' keys that no table has needed for a while. A key that the reconciler has just
 /// put there for the next head is not touched.
 pub(super) async fn drop_unused_keys(
-    keys: KeyStore,
+    keys: Arc<KeyStore>,
     applied: watch::Receiver<Option<Arc<Applied>>>,
     drain: Drain,
 ) {

@@ -117,6 +117,11 @@ impl KeyStore {
         }
     }
 
+    /// The hashes of all keys.
+    pub fn hashes(&self) -> Vec<KeyHash> {
+        self.read(|keys| keys.keys().copied().collect())
+    }
+
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.read(HashMap::len)

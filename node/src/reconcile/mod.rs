@@ -11,8 +11,9 @@ mod publish;
 mod session;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use meshgate_api::Waker;
 use meshgate_core::compile::{AddressMode, Settings};
 use meshgate_core::snapshot::HeadId;
 use meshgate_wire::{Commit, HeadSigner, Snapshot};
@@ -57,7 +58,7 @@ pub struct ReconcileConfig {
     /// Makes the key of an epoch.
     pub signer: SignerFactory,
     /// Where listeners' private keys go.
-    pub keys: KeyStore,
+    pub keys: Arc<KeyStore>,
     /// Where commits go: this process's replica.
     pub commits: mpsc::Sender<Commit>,
 }
@@ -75,10 +76,14 @@ impl ReconcileConfig {
 /// A request to read the source now; answered with the head that shows what it holds.
 type ReadNow = oneshot::Sender<Result<HeadId, String>>;
 
+/// Ends the session's wait for changes of the source.
+type SharedWaker = Arc<Mutex<Option<Waker>>>;
+
 /// Asks the leading session things.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LeaderHandle {
     requests: mpsc::Sender<ReadNow>,
+    waker: SharedWaker,
     terms: watch::Receiver<Option<Term>>,
     book: BookReader,
 }
@@ -105,8 +110,18 @@ impl LeaderHandle {
             return Err(unavailable());
         }
         self.requests.send(answer).await.map_err(|_| unavailable())?;
+        if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            waker.wake();
+        }
         answered.await.map_err(|_| unavailable())?
     }
+}
+
+/// What one session hands to the next.
+struct Desk {
+    book: Book,
+    waiting: mpsc::Receiver<ReadNow>,
+    waker: SharedWaker,
 }
 
 /// A reconciler and the way to ask it.
@@ -117,15 +132,15 @@ pub fn start(
 ) -> (LeaderHandle, impl Future<Output = anyhow::Result<()>> + Send) {
     let book = Book::default();
     let (requests, waiting) = mpsc::channel(READ_REQUESTS);
-    let handle = LeaderHandle { requests, terms: terms.clone(), book: book.reader() };
-    (handle, run(config, book, waiting, terms, drain))
+    let waker = SharedWaker::default();
+    let handle = LeaderHandle { requests, waker: Arc::clone(&waker), terms: terms.clone(), book: book.reader() };
+    (handle, run(config, Desk { book, waiting, waker }, terms, drain))
 }
 
 /// Leads a session for every term, until the process drains.
 async fn run(
     config: ReconcileConfig,
-    mut book: Book,
-    mut waiting: mpsc::Receiver<ReadNow>,
+    mut desk: Desk,
     mut terms: watch::Receiver<Option<Term>>,
     drain: Drain,
 ) -> anyhow::Result<()> {
@@ -137,14 +152,14 @@ async fn run(
         let Some(term) = term else { return Ok(()) };
         let (config, session_drain) = (config.clone(), drain.clone());
         // Reading files, compiling and waiting for inotify block.
-        (book, waiting) = tokio::task::spawn_blocking(move || {
+        desk = tokio::task::spawn_blocking(move || {
             let epoch = term.epoch;
-            if let Err(error) = session::lead(&config, &term, &book, &mut waiting, &session_drain) {
+            if let Err(error) = session::lead(&config, &term, &mut desk, &session_drain) {
                 warn!(epoch, "the session ended: {error:#}");
                 // The term may well hold; trying again at once would spin on a lasting fault.
                 std::thread::sleep(session::AFTER_FAULT);
             }
-            (book, waiting)
+            desk
         })
         .await?;
     }

@@ -1,6 +1,7 @@
 //! One term of leading: read the source whole, compile, commit; then follow its changes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
@@ -15,14 +16,14 @@ use tracing::{info, warn};
 use super::book::{Book, Entry};
 use super::elect::Term;
 use super::publish::Publisher;
-use super::{ReadNow, ReconcileConfig};
+use super::{Desk, ReadNow, ReconcileConfig};
 use crate::drain::{Drain, Phase};
 
 /// Pause after a session that ended by a fault.
 pub(super) const AFTER_FAULT: Duration = Duration::from_millis(200);
 
 /// How long a wait for changes lasts before requests, term and drain are looked at again.
-const LOOK_AROUND: Duration = Duration::from_millis(10);
+const LOOK_AROUND: Duration = Duration::from_millis(50);
 
 /// How often an unreadable source is tried again, and a change that inotify missed is looked for.
 const READ_AGAIN: Duration = Duration::from_secs(5);
@@ -31,33 +32,28 @@ const READ_AGAIN: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// The source can't be opened or the leader can't sign. Nothing half-done was published.
-pub(super) fn lead(
-    config: &ReconcileConfig,
-    term: &Term,
-    book: &Book,
-    requests: &mut mpsc::Receiver<ReadNow>,
-    drain: &Drain,
-) -> anyhow::Result<()> {
+pub(super) fn lead(config: &ReconcileConfig, term: &Term, desk: &mut Desk, drain: &Drain) -> anyhow::Result<()> {
     let signer = (config.signer)(term.epoch).context("cannot get a leader's key")?;
     let held = config.replica.held();
     let allocations = allocations(&held.1);
-    let publisher =
-        Publisher::new(&config.mesh_id, signer.as_ref(), term.epoch, held, config.replica.highest_rev());
-    book.begin(term.epoch, term.since_ms);
+    let publisher = Publisher::new(&config.mesh_id, signer.as_ref(), term.epoch, held, config.replica.highest_rev());
+    desk.book.begin(term.epoch, term.since_ms);
     // Watching starts before the first read, so that no change falls between the two.
     let mut source = Directory::open(&config.source)?;
     let mut watcher = source.watch()?;
+    *desk.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher.waker());
     let mut session = Session {
         config,
         term,
-        book,
+        book: &desk.book,
         publisher,
         compiler: Compiler::new(ReconcileConfig::settings(), allocations),
         private_keys: BTreeMap::new(),
         first: true,
+        logged: BTreeSet::new(),
     };
     session.pass(source.read()?, Instant::now())?;
-    session.follow(&mut source, &mut watcher, requests, drain)
+    session.follow(&mut source, &mut watcher, &mut desk.waiting, drain)
 }
 
 /// How long this peer's own replica may take to apply what was published.
@@ -92,6 +88,7 @@ struct Session<'a> {
     compiler: Compiler,
     private_keys: BTreeMap<ObjectRef, PrivateKey>,
     first: bool,
+    logged: BTreeSet<Finding>,
 }
 
 impl Session<'_> {
@@ -115,10 +112,10 @@ impl Session<'_> {
             let batch = if !asked.is_empty() || read_last.elapsed() >= READ_AGAIN {
                 read_last = read_at;
                 source.read()
-            } else if changed.is_empty() {
-                continue;
+            } else if changed {
+                source.read_changes(&watcher.take())
             } else {
-                source.read_paths(&changed)
+                continue;
             };
             // An unreadable source is never an empty one: what is published goes on.
             let outcome = match batch {
@@ -159,8 +156,8 @@ impl Session<'_> {
         compiled.dedup();
         if self.first {
             resources.extend(self.left_over());
-            log_findings(&compiled);
         }
+        self.log_new(&compiled);
         self.hand_out_keys();
         let keys: Vec<Key> = resources.iter().map(|(key, _)| key.clone()).collect();
         if !quiet {
@@ -192,6 +189,16 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Logs each finding once, when it appears.
+    fn log_new(&mut self, findings: &[Finding]) {
+        let now: BTreeSet<Finding> = findings.iter().cloned().collect();
+        for finding in now.difference(&self.logged) {
+            let object = finding.object.as_ref().map(ToString::to_string).unwrap_or_default();
+            warn!(code = finding.code, origin = finding.origin, "{object} {}: {}", finding.field, finding.message);
+        }
+        self.logged = now;
+    }
+
     /// What an earlier leader published and the source does not hold any more.
     fn left_over(&self) -> Vec<(Key, Option<Resource>)> {
         let compiled = self.compiler.resources();
@@ -210,18 +217,13 @@ impl Session<'_> {
                 _ => None,
             })
             .collect();
-        for key in self.private_keys.values().filter(|key| served.contains(&key.key_hash)) {
+        let wanted =
+            |key: &&PrivateKey| served.contains(&key.key_hash) && self.config.keys.get(&key.key_hash).is_none();
+        for key in self.private_keys.values().filter(wanted) {
             if let Err(error) = self.config.keys.insert(key.key_hash, key.der.clone_key()) {
                 warn!("a listener's private key is not served: {error}");
             }
         }
-    }
-}
-
-fn log_findings(findings: &[Finding]) {
-    for finding in findings {
-        let object = finding.object.as_ref().map(ToString::to_string).unwrap_or_default();
-        warn!(code = finding.code, origin = finding.origin, "{object} {}: {}", finding.field, finding.message);
     }
 }
 
@@ -237,4 +239,3 @@ fn allocations(snapshot: &Snapshot) -> Allocations {
     });
     allocated.collect()
 }
-

@@ -25,7 +25,6 @@ mod store;
 pub use compiler::Compiler;
 pub use regexes::{REGEX_NEST_LIMIT, REGEX_SIZE_LIMIT, path_regex, value_regex};
 
-
 use std::collections::BTreeMap;
 
 use crate::intent::{Finding, Object, ObjectRef};
