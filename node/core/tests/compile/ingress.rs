@@ -24,14 +24,16 @@ fn with_tls(object: Object, hosts: &[&str], secret: Option<&str>) -> Object {
     with_ingress(object, |ingress| ingress.tls.push(IngressTls { hosts, secret: secret.map(Into::into) }))
 }
 
+/// Classes, the class that the Ingress names, whether it is served, findings.
+type ClassCase = (Vec<Object>, Option<&'static str>, bool, &'static [&'static str]);
+
 #[test]
 fn a_class_is_named_or_the_default_one_or_not_ours() {
     let foreign = |is_default| {
         let class = IngressClass { controller: "example.com/other".into(), is_default };
         object(ObjectKind::IngressClass, "foreign", Spec::IngressClass(class))
     };
-    // (classes, class of the Ingress, served, finding)
-    let cases: Vec<(Vec<Object>, Option<&str>, bool, &[&str])> = vec![
+    let cases: Vec<ClassCase> = vec![
         (vec![ingress_class("ours", false)], Some("ours"), true, &[]),
         (vec![ingress_class("ours", true)], None, true, &[]),
         (vec![ingress_class("ours", false)], None, false, &["MG0401 Ingress ns/i spec.ingressClassName"]),
@@ -173,4 +175,24 @@ fn an_ingress_class_without_an_address_serves_nothing() {
     assert_eq!(world.findings(), ["MG0207 IngressClass meshgate "]);
     assert_eq!(world.route(Kind::Ingress, "ns/i"), None);
     assert_eq!(world.condition(I, "ns/i", "", "Programmed"), "False Invalid");
+}
+
+#[test]
+fn a_default_backend_gives_way_to_rules_of_others() {
+    let with_default = |object| with_ingress(object, |ingress| ingress.default_backend = Some(backend("web:80")));
+    let old = born(with_default(ingress("ns/old", None, &["a.com /x web:80", "b.com /x web:80"])), 1);
+    let young = born(ingress("ns/young", None, &["a.com / web:80"]), 2);
+    let hosts = |world: &World| -> Vec<String> {
+        let made = world.route(Kind::Ingress, "ns/old").expect("it is served");
+        made.rules[2..].iter().map(|rule| rule.host.as_ref().map_or("every".into(), ToString::to_string)).collect()
+    };
+    let mut world = world([old]);
+    assert_eq!(hosts(&world), ["every"]);
+    world.apply(vec![put(young.clone())]);
+    assert_eq!(hosts(&world), ["b.com", "*"], "a.com has a rule for everything");
+    assert_eq!(world.findings(), Vec::<String>::new());
+
+    let other = born(with_default(ingress("ns/other", None, &[])), 3);
+    world.apply(vec![gone(&young), put(other)]);
+    assert_eq!(world.findings(), ["MG0402 Ingress ns/other spec.defaultBackend"], "of two defaults the oldest wins");
 }
