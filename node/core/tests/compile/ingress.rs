@@ -88,6 +88,7 @@ fn rules_become_matches_and_the_default_backend_comes_last() {
 fn each_tls_host_has_a_listener_of_its_own() {
     let first =
         with_tls(ingress("ns/i", None, &["a.com / web:80", "x.b.com / web:80"]), &["a.com", "*.b.com"], Some("a"));
+    let first = with_tls(first, &["a.com"], Some("a"));
     let second = with_tls(ingress("other/j", None, &["c.com / web:80", "- /d web:80"]), &[], Some("a"));
     let plain = ingress("ns/k", None, &["a.com /more web:80"]);
     let mut world = world([first.clone(), second.clone(), plain]);
@@ -122,13 +123,13 @@ fn each_tls_host_has_a_listener_of_its_own() {
 
 #[test]
 fn the_oldest_ingress_chooses_the_certificate_of_a_host() {
-    let old = born(with_tls(ingress("ns/z", None, &["a.com / web:80"]), &["a.com"], Some("b")), 1);
-    let young = born(with_tls(ingress("other/a", None, &["a.com /x web:80"]), &["a.com"], Some("a")), 2);
+    let old = born(with_tls(ingress("other/z", None, &["a.com / web:80"]), &["a.com"], Some("a")), 1);
+    let young = born(with_tls(ingress("ns/a", None, &["a.com /x web:80"]), &["a.com"], Some("b")), 2);
     let world = world([young, old]);
     let keys: Vec<String> =
         world.gateway("/meshgate").listeners[1].certificates.iter().map(ToString::to_string).collect();
-    assert_eq!(keys, ["Secret ns/b", "Secret other/a"]);
-    assert_eq!(world.findings(), ["MG0403 Ingress other/a spec.tls[0].hosts[0]"]);
+    assert_eq!(keys, ["Secret other/a", "Secret ns/b"]);
+    assert_eq!(world.findings(), ["MG0403 Ingress ns/a spec.tls[0].hosts[0]"]);
 }
 
 #[test]
