@@ -223,3 +223,17 @@ impl Body<'_> {
         resolved
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::NEVER;
+    use crate::compile::{path_regex, value_regex};
+
+    #[test]
+    fn what_stands_for_a_bad_expression_compiles_and_matches_nothing() {
+        let (path, value) = (path_regex(NEVER).expect("it parses"), value_regex(NEVER).expect("it parses"));
+        for text in ["", "/", "a", "\n", "[^\\s\\S]"] {
+            assert!(!path.is_match(text) && !value.is_match(text), "{text:?}");
+        }
+    }
+}

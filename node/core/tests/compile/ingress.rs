@@ -142,7 +142,12 @@ fn what_is_wrong_with_an_ingress_is_said_and_the_rest_serves() {
         (reference.group, reference.kind) = ("x.io".into(), "Bucket".into());
         ingress.default_backend = Some(reference);
     });
-    let world = world([object]);
+    // It would allow it, if an Ingress could be allowed.
+    let mut grant = grant("other/g", "Ingress ns", "Service");
+    if let Spec::ReferenceGrant(grant) = &mut grant.spec {
+        grant.from[0].group = ObjectKind::Ingress.group().into();
+    }
+    let world = world([object, grant]);
     assert_eq!(
         world.findings(),
         [
