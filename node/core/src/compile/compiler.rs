@@ -201,7 +201,7 @@ impl Compiler {
             let number = self.allocations.get(key);
             let served = if number.is_some() { listeners.as_slice() } else { &[] };
             for (meta, ingress) in &class.ingresses {
-                let (resource, unit) = ingress::compile(objects, key, served, meta, ingress);
+                let (resource, unit) = ingress::compile(objects, class, served, meta, ingress);
                 let key = ingress::key(meta);
                 next.extend(resource.map(|resource| (key.clone(), resource)));
                 self.units.insert(key, unit);

@@ -1,6 +1,6 @@
 //! Ingresses: which class, which listeners, and the routes made from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::backends::{self, Style};
 use super::hosts::{covers, ingress_host};
@@ -8,7 +8,7 @@ use super::routes::Unit;
 use super::status::{ACCEPTED, PROGRAMMED, RESOLVED_REFS, no, status, yes};
 use super::store::Objects;
 use super::{Finding, codes};
-use crate::intent::{BackendRef, Ingress, IngressClass, IngressPathType, Meta, ObjectKind};
+use crate::intent::{BackendRef, Ingress, IngressClass, IngressPath, IngressPathType, Meta, ObjectKind, ObjectRef};
 use crate::snapshot::{Attachment, HostPattern, HttpMatch, Key, Kind, Listener, PathMatch, Resource, Route, Rule};
 
 /// The Ingresses of a class of ours, the oldest first.
@@ -18,6 +18,39 @@ pub(crate) struct Class<'a> {
     pub(crate) meta: &'a Meta,
     /// Never empty.
     pub(crate) ingresses: Vec<(&'a Meta, &'a Ingress)>,
+    /// Who has a rule for everything on a host: there no default backend is asked.
+    roots: BTreeMap<HostPattern, BTreeSet<&'a ObjectRef>>,
+}
+
+impl<'a> Class<'a> {
+    fn new(meta: &'a Meta) -> Self {
+        Class { meta, ingresses: Vec::new(), roots: BTreeMap::new() }
+    }
+
+    fn add(&mut self, meta: &'a Meta, ingress: &'a Ingress) {
+        self.ingresses.push((meta, ingress));
+        for path in &ingress.paths {
+            if path_match(path) == prefix("/") {
+                self.roots.entry(host(path)).or_default().insert(&meta.object);
+            }
+        }
+    }
+
+    /// Has another Ingress a rule for everything on this host?
+    fn taken_from(&self, ingress: &ObjectRef, host: &HostPattern) -> bool {
+        self.roots.get(host).is_some_and(|owners| owners.iter().any(|owner| *owner != ingress))
+    }
+}
+
+fn host(path: &IngressPath) -> HostPattern {
+    path.host.as_deref().map_or(HostPattern::Any, ingress_host)
+}
+
+fn path_match(path: &IngressPath) -> PathMatch {
+    match path.path_type {
+        IngressPathType::Exact => PathMatch::Exact(path.path.clone()),
+        IngressPathType::Prefix | IngressPathType::ImplementationSpecific => prefix(&path.path),
+    }
 }
 
 /// The key of the Gateway that is made up for a class.
@@ -45,7 +78,7 @@ pub(crate) fn classes<'a>(objects: &'a Objects, controller: &str) -> (BTreeMap<K
         match (class, &ingress.class) {
             (Some((class, spec)), _) if spec.controller == controller => {
                 let entry = used.entry(gateway_key(class));
-                entry.or_insert(Class { meta: class, ingresses: Vec::new() }).ingresses.push((meta, ingress));
+                entry.or_insert_with(|| Class::new(class)).add(meta, ingress);
             }
             (Some(_), _) => {}
             (None, Some(name)) => {
@@ -76,30 +109,22 @@ fn default_class(objects: &Objects) -> Option<(&Meta, &IngressClass)> {
 /// it serves nothing.
 pub(crate) fn compile(
     objects: &Objects,
-    gateway: &Key,
+    class: &Class<'_>,
     listeners: &[Listener],
     meta: &Meta,
     ingress: &Ingress,
 ) -> (Option<Resource>, Unit) {
     let mut body = Body { objects, meta, unit: Unit::default(), rules: Vec::new(), unresolved: None };
-    let mut hosts = Vec::new();
+    let mut hosts = BTreeSet::new();
     for path in &ingress.paths {
-        let host = path.host.as_deref().map_or(HostPattern::Any, ingress_host);
-        let one = match path.path_type {
-            IngressPathType::Exact => PathMatch::Exact(path.path.clone()),
-            IngressPathType::Prefix | IngressPathType::ImplementationSpecific => prefix(&path.path),
-        };
-        body.rule(&path.field, Some(host.clone()), one, &path.backend);
-        hosts.push(host);
+        body.rule(&format!("{}.backend", path.field), &path.field, Some(host(path)), path_match(path), &path.backend);
+        hosts.insert(host(path));
     }
     if let Some(backend) = &ingress.default_backend {
-        // For every host of the Ingress, and for all that no Ingress names.
-        body.rule("spec.defaultBackend", None, prefix("/"), backend);
-        hosts.push(HostPattern::Any);
+        hosts.insert(HostPattern::Any);
+        body.default_backend(class, &hosts, backend);
     }
-    hosts.sort();
-    hosts.dedup();
-
+    let gateway = &gateway_key(class.meta);
     let attachments = attachments(gateway, listeners, &hosts);
     let Body { mut unit, rules, unresolved, .. } = body;
     let resource = (!attachments.is_empty() && !rules.is_empty()).then(|| {
@@ -131,7 +156,7 @@ fn prefix(path: &str) -> PathMatch {
 
 /// On each listener the hosts that it can see. They stay as the rules have them, so that a
 /// rule's host is one of its attachment's.
-fn attachments(gateway: &Key, listeners: &[Listener], hosts: &[HostPattern]) -> Vec<Attachment> {
+fn attachments(gateway: &Key, listeners: &[Listener], hosts: &BTreeSet<HostPattern>) -> Vec<Attachment> {
     let on = |listener: &Listener| {
         let meets = |host: &&HostPattern| covers(host, &listener.hostname) || covers(&listener.hostname, host);
         let hosts: Vec<HostPattern> = hosts.iter().filter(meets).cloned().collect();
@@ -149,12 +174,25 @@ struct Body<'a> {
 }
 
 impl Body<'_> {
-    fn rule(&mut self, field: &str, host: Option<HostPattern>, path: PathMatch, backend: &BackendRef) {
+    /// For every host of the Ingress and for all that no Ingress names, but last: where another
+    /// Ingress has a rule for everything, age must not let a default win against it.
+    fn default_backend(&mut self, class: &Class<'_>, hosts: &BTreeSet<HostPattern>, backend: &BackendRef) {
+        let field = "spec.defaultBackend";
+        let taken = |host: &&HostPattern| class.taken_from(&self.meta.object, host);
+        if !hosts.iter().any(|host| taken(&host)) {
+            return self.rule(field, field, None, prefix("/"), backend);
+        }
+        for host in hosts.iter().filter(|host| !taken(host)).collect::<Vec<_>>() {
+            self.rule(field, field, Some(host.clone()), prefix("/"), backend);
+        }
+    }
+
+    /// `below` is the field of the backend, `field` that of the rule.
+    fn rule(&mut self, below: &str, field: &str, host: Option<HostPattern>, path: PathMatch, backend: &BackendRef) {
         let from = (ObjectKind::Ingress, &*self.meta.object.namespace);
         let (resolved, problem) = backends::resolve(self.objects, from, backend, Style::Ingress);
         if let Some(problem) = problem {
-            let below = if host.is_some() { ".backend" } else { "" };
-            let field = format!("{field}{below}{}", problem.field);
+            let field = format!("{below}{}", problem.field);
             self.unit.findings.push(problem.code.at(&self.meta.object, field, problem.message.clone()));
             self.unresolved.get_or_insert((problem.reason, problem.message));
         }

@@ -164,7 +164,7 @@ impl Body<'_> {
         }
         let mut matches = rule.matches.clone();
         for (number, one) in matches.iter_mut().enumerate() {
-            broken |= self.expressions(one, &format!("spec.rules[{index}].matches[{number}]"));
+            broken |= self.expressions(one, (index, number));
         }
         if broken {
             self.broken.push(index);
@@ -181,15 +181,16 @@ impl Body<'_> {
     }
 
     /// Replaces the expressions that do not compile. Were there any?
-    fn expressions(&mut self, one: &mut HttpMatch, field: &str) -> bool {
+    fn expressions(&mut self, one: &mut HttpMatch, (rule, number): (usize, usize)) -> bool {
         let mut bad = false;
+        let field = || format!("spec.rules[{rule}].matches[{number}]");
         if let PathMatch::Regex(pattern) = &mut one.path {
-            bad |= self.expression(pattern, true, || format!("{field}.path.value"));
+            bad |= self.expression(pattern, true, || field() + ".path.value");
         }
         for (values, name) in [(&mut one.headers, "headers"), (&mut one.query, "queryParams")] {
             for (index, value) in values.iter_mut().enumerate() {
                 if let StringMatch::Regex(pattern) = &mut value.value {
-                    bad |= self.expression(pattern, false, || format!("{field}.{name}[{index}].value"));
+                    bad |= self.expression(pattern, false, || format!("{}.{name}[{index}].value", field()));
                 }
             }
         }
@@ -220,5 +221,19 @@ impl Body<'_> {
             resolved.push(backend);
         }
         resolved
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::NEVER;
+    use crate::compile::{path_regex, value_regex};
+
+    #[test]
+    fn what_stands_for_a_bad_expression_compiles_and_matches_nothing() {
+        let (path, value) = (path_regex(NEVER).expect("it parses"), value_regex(NEVER).expect("it parses"));
+        for text in ["", "/", "a", "\n", "[^\\s\\S]"] {
+            assert!(!path.is_match(text) && !value.is_match(text), "{text:?}");
+        }
     }
 }

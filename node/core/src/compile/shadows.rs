@@ -1,6 +1,8 @@
 //! Matches that never see a request, because an older object has the same one on the same host.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
+
+use smallvec::SmallVec;
 
 use super::Finding;
 use super::codes;
@@ -8,21 +10,29 @@ use super::routes::{NEVER, Unit};
 use crate::intent::{ObjectKind, ObjectRef};
 use crate::snapshot::{HostPattern, HttpMatch, Key, Kind, PathMatch, Resource, Route, StringMatch, ValueMatch};
 
-/// Where a match is met: equal places are contested.
+/// Where routes meet: on one host of one listener.
 #[derive(PartialEq, Eq, Hash)]
 struct Place<'a> {
     gateway: &'a Key,
     listener: &'a str,
     host: &'a HostPattern,
+}
+
+/// What they can contest there.
+#[derive(PartialEq, Eq, Hash)]
+struct Contest<'a> {
     path: (u8, &'a str),
     method: Option<&'a str>,
     headers: Vec<&'a ValueMatch>,
     query: Vec<&'a ValueMatch>,
 }
 
-/// Every match that another object's wins against, reported to the loser only.
+type Ours<'a> = (&'a Key, &'a Route);
+
+/// Every match that another object's wins against, reported to the loser only. In no order, and
+/// perhaps once a listener: the caller sorts all findings and removes duplicates.
 pub(crate) fn find(resources: &BTreeMap<Key, Resource>, units: &BTreeMap<Key, Unit>) -> Vec<Finding> {
-    let mut routes: Vec<(&Key, &Route)> = resources
+    let mut routes: Vec<Ours<'_>> = resources
         .iter()
         .filter_map(|(key, resource)| match resource {
             Resource::Route(route) => Some((key, route)),
@@ -31,45 +41,45 @@ pub(crate) fn find(resources: &BTreeMap<Key, Resource>, units: &BTreeMap<Key, Un
         .collect();
     // Equal matches are decided by what comes after the match in `precedence`.
     routes.sort_by_key(|(key, route)| (route.created.unwrap_or(0), &key.namespace, &key.name, key.kind));
-    let mut owners: HashMap<Place<'_>, &Key> = HashMap::new();
-    let mut findings = Vec::new();
+    let mut places: HashMap<Place<'_>, SmallVec<[Ours<'_>; 2]>> = HashMap::with_capacity(routes.len());
     for (key, route) in routes {
-        let mut seen = BTreeSet::new();
-        for (rule, index, place) in places(route) {
-            let host = place.host;
-            let owner = *owners.entry(place).or_insert(key);
-            if owner != key && seen.insert((rule, index, host)) {
-                findings.push(finding(key, owner, host, rule, index, units.get(key)));
+        for attachment in &route.attachments {
+            for host in &attachment.hosts {
+                let place = Place { gateway: &attachment.gateway, listener: &attachment.listener, host };
+                places.entry(place).or_default().push((key, route));
+            }
+        }
+    }
+    let mut findings = Vec::new();
+    // Most hosts have one route, which has nobody to lose against.
+    for (place, routes) in places.iter().filter(|(_, routes)| routes.len() > 1) {
+        let mut owners = HashMap::new();
+        for (key, route) in routes {
+            for (rule, index, contest) in contests(route, place.host) {
+                let owner: &&Key = owners.entry(contest).or_insert(key);
+                if owner != key {
+                    findings.push(finding(key, owner, place.host, (rule, index), units.get(key)));
+                }
             }
         }
     }
     findings
 }
 
-/// All places of a route, each with its rule and match.
-fn places(route: &Route) -> impl Iterator<Item = (usize, usize, Place<'_>)> {
-    route.attachments.iter().flat_map(move |attachment| {
-        attachment.hosts.iter().flat_map(move |host| {
-            let here = route
-                .rules
-                .iter()
-                .enumerate()
-                .filter(move |(_, rule)| rule.host.as_ref().is_none_or(|only| only == host));
-            here.flat_map(move |(rule, declared)| {
-                let live = declared.matches.iter().enumerate().filter(|(_, one)| !never(one));
-                live.map(move |(index, one)| {
-                    let place = Place {
-                        gateway: &attachment.gateway,
-                        listener: &attachment.listener,
-                        host,
-                        path: path(&one.path),
-                        method: one.method.as_deref(),
-                        headers: sorted(&one.headers),
-                        query: sorted(&one.query),
-                    };
-                    (rule, index, place)
-                })
-            })
+/// All matches of a route on a host, each with its rule and number.
+fn contests<'a>(route: &'a Route, host: &HostPattern) -> impl Iterator<Item = (usize, usize, Contest<'a>)> {
+    let here = route.rules.iter().enumerate();
+    let here = here.filter(move |(_, rule)| rule.host.as_ref().is_none_or(|only| only == host));
+    here.flat_map(|(rule, declared)| {
+        let live = declared.matches.iter().enumerate().filter(|(_, one)| !never(one));
+        live.map(move |(index, one)| {
+            let contest = Contest {
+                path: path(&one.path),
+                method: one.method.as_deref(),
+                headers: sorted(&one.headers),
+                query: sorted(&one.query),
+            };
+            (rule, index, contest)
         })
     })
 }
@@ -96,7 +106,13 @@ fn sorted(values: &[ValueMatch]) -> Vec<&ValueMatch> {
     sorted
 }
 
-fn finding(loser: &Key, owner: &Key, host: &HostPattern, rule: usize, index: usize, unit: Option<&Unit>) -> Finding {
+fn finding(
+    loser: &Key,
+    owner: &Key,
+    host: &HostPattern,
+    (rule, index): (usize, usize),
+    unit: Option<&Unit>,
+) -> Finding {
     let (kind, code, field) = match loser.kind {
         Kind::Ingress => {
             let field = unit.and_then(|unit| unit.fields.get(rule)).cloned().unwrap_or_default();

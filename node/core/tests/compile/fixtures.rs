@@ -239,10 +239,11 @@ impl World {
     }
 
     pub fn gateway(&self, name: &str) -> &snapshot::Gateway {
-        match self.get(Kind::Gateway, name) {
-            Some(Resource::Gateway(gateway)) => gateway,
-            other => panic!("Gateway {name} is {other:?}"),
-        }
+        let gateway = self.get(Kind::Gateway, name).and_then(|resource| match resource {
+            Resource::Gateway(gateway) => Some(gateway),
+            _ => None,
+        });
+        gateway.expect("the Gateway is in the snapshot")
     }
 
     pub fn route(&self, kind: Kind, name: &str) -> Option<&snapshot::Route> {

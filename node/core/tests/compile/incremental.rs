@@ -67,7 +67,7 @@ fn some_route(bits: &mut Bits) -> Object {
     let parent = format!("{}/{}{}", bits.one(&NAMESPACES), bits.one(&["g", "h"]), bits.one(&["", "/l", ":80"]));
     let hostnames: Vec<&str> = (0..bits.below(3)).map(|_| bits.one(&HOSTS)).collect();
     let rules = (0..1 + bits.below(2)).map(|_| {
-        let to = bits.one(&["web:80", "api:81", "a/web:80", "b/web:80"]);
+        let to = bits.one(&["web:80", "web:81", "a/web:80", "b/web:80"]);
         HttpRule { matches: vec![some_match(bits)], ..rule("/", &[to]) }
     });
     let rules = rules.collect();
@@ -96,8 +96,12 @@ fn some_object(kind: u8, bits: u64) -> Object {
         1 | 2 => some_route(bits),
         3 => some_ingress(bits),
         4 => {
-            let ports = [["80", "81"], ["http=80", "82"]][bits.below(2)];
-            service(&name(bits, &["web", "api"]), &ports)
+            let ports = [&["80", "81"][..], &["80"], &["http=80", "82"]][bits.below(3)];
+            let mut object = service(&name(bits, &["web", "api"]), ports);
+            if let Spec::Service(service) = &mut object.spec {
+                service.external_name = (bits.below(3) == 0).then(|| "example.com".into());
+            }
+            object
         }
         5 => slice(&name(bits, &["e", "f"]), [None, Some("web")][bits.below(2)], bits.below(3)),
         6 => secret(&name(bits, &["cert"])),
@@ -189,13 +193,19 @@ fn a_change_compiles_only_what_it_must() {
     let changed = |world: &World| -> Vec<String> {
         world.last.resources.iter().map(|(key, resource)| format!("{key} {}", resource.is_some())).collect()
     };
+    let mut external = service("a/web", &["80"]);
+    if let Spec::Service(service) = &mut external.spec {
+        service.external_name = Some("example.com".into());
+    }
     let same = route("a/r", "a/g", &[], vec![rule("/", &["web:80"])]);
     for (change, expected) in [
         (put(same.clone()), &[][..]),
         (put(slice("a/s", Some("web"), 2)), &["EndpointSlice a/s true"]),
         (put(route("a/q", "a/g", &[], vec![rule("/q", &["web:80"])])), &["HTTPRoute a/q true"]),
         (gone(&route("a/q", "a/g", &[], vec![])), &["HTTPRoute a/q false"]),
+        (put(service("a/web", &["80", "81"])), &["Service a/web true"]),
         (put(service("a/web", &["81"])), &["HTTPRoute a/r true", "Service a/web true"]),
+        (put(external), &["HTTPRoute a/r true", "Service a/web true"]),
         (gone(&secret("a/cert")), &["Gateway a/g true", "HTTPRoute a/r true", "Secret a/cert false"]),
         (gone(&slice("a/s", None, 0)), &["EndpointSlice a/s false"]),
     ] {

@@ -24,14 +24,16 @@ fn with_tls(object: Object, hosts: &[&str], secret: Option<&str>) -> Object {
     with_ingress(object, |ingress| ingress.tls.push(IngressTls { hosts, secret: secret.map(Into::into) }))
 }
 
+/// Classes, the class that the Ingress names, whether it is served, findings.
+type ClassCase = (Vec<Object>, Option<&'static str>, bool, &'static [&'static str]);
+
 #[test]
 fn a_class_is_named_or_the_default_one_or_not_ours() {
     let foreign = |is_default| {
         let class = IngressClass { controller: "example.com/other".into(), is_default };
         object(ObjectKind::IngressClass, "foreign", Spec::IngressClass(class))
     };
-    // (classes, class of the Ingress, served, finding)
-    let cases: Vec<(Vec<Object>, Option<&str>, bool, &[&str])> = vec![
+    let cases: Vec<ClassCase> = vec![
         (vec![ingress_class("ours", false)], Some("ours"), true, &[]),
         (vec![ingress_class("ours", true)], None, true, &[]),
         (vec![ingress_class("ours", false)], None, false, &["MG0401 Ingress ns/i spec.ingressClassName"]),
@@ -86,6 +88,7 @@ fn rules_become_matches_and_the_default_backend_comes_last() {
 fn each_tls_host_has_a_listener_of_its_own() {
     let first =
         with_tls(ingress("ns/i", None, &["a.com / web:80", "x.b.com / web:80"]), &["a.com", "*.b.com"], Some("a"));
+    let first = with_tls(first, &["a.com"], Some("a"));
     let second = with_tls(ingress("other/j", None, &["c.com / web:80", "- /d web:80"]), &[], Some("a"));
     let plain = ingress("ns/k", None, &["a.com /more web:80"]);
     let mut world = world([first.clone(), second.clone(), plain]);
@@ -120,13 +123,13 @@ fn each_tls_host_has_a_listener_of_its_own() {
 
 #[test]
 fn the_oldest_ingress_chooses_the_certificate_of_a_host() {
-    let old = born(with_tls(ingress("ns/z", None, &["a.com / web:80"]), &["a.com"], Some("b")), 1);
-    let young = born(with_tls(ingress("other/a", None, &["a.com /x web:80"]), &["a.com"], Some("a")), 2);
+    let old = born(with_tls(ingress("other/z", None, &["a.com / web:80"]), &["a.com"], Some("a")), 1);
+    let young = born(with_tls(ingress("ns/a", None, &["a.com /x web:80"]), &["a.com"], Some("b")), 2);
     let world = world([young, old]);
     let keys: Vec<String> =
         world.gateway("/meshgate").listeners[1].certificates.iter().map(ToString::to_string).collect();
-    assert_eq!(keys, ["Secret ns/b", "Secret other/a"]);
-    assert_eq!(world.findings(), ["MG0403 Ingress other/a spec.tls[0].hosts[0]"]);
+    assert_eq!(keys, ["Secret other/a", "Secret ns/b"]);
+    assert_eq!(world.findings(), ["MG0403 Ingress ns/a spec.tls[0].hosts[0]"]);
 }
 
 #[test]
@@ -139,7 +142,12 @@ fn what_is_wrong_with_an_ingress_is_said_and_the_rest_serves() {
         (reference.group, reference.kind) = ("x.io".into(), "Bucket".into());
         ingress.default_backend = Some(reference);
     });
-    let world = world([object]);
+    // It would allow it, if an Ingress could be allowed.
+    let mut grant = grant("other/g", "Ingress ns", "Service");
+    if let Spec::ReferenceGrant(grant) = &mut grant.spec {
+        grant.from[0].group = ObjectKind::Ingress.group().into();
+    }
+    let world = world([object, grant]);
     assert_eq!(
         world.findings(),
         [
@@ -173,4 +181,24 @@ fn an_ingress_class_without_an_address_serves_nothing() {
     assert_eq!(world.findings(), ["MG0207 IngressClass meshgate "]);
     assert_eq!(world.route(Kind::Ingress, "ns/i"), None);
     assert_eq!(world.condition(I, "ns/i", "", "Programmed"), "False Invalid");
+}
+
+#[test]
+fn a_default_backend_gives_way_to_rules_of_others() {
+    let with_default = |object| with_ingress(object, |ingress| ingress.default_backend = Some(backend("web:80")));
+    let old = born(with_default(ingress("ns/old", None, &["a.com /x web:80", "b.com /x web:80"])), 1);
+    let young = born(ingress("ns/young", None, &["a.com / web:80"]), 2);
+    let hosts = |world: &World| -> Vec<String> {
+        let made = world.route(Kind::Ingress, "ns/old").expect("it is served");
+        made.rules[2..].iter().map(|rule| rule.host.as_ref().map_or("every".into(), ToString::to_string)).collect()
+    };
+    let mut world = world([old]);
+    assert_eq!(hosts(&world), ["every"]);
+    world.apply(vec![put(young.clone())]);
+    assert_eq!(hosts(&world), ["b.com", "*"], "a.com has a rule for everything");
+    assert_eq!(world.findings(), Vec::<String>::new());
+
+    let other = born(with_default(ingress("ns/other", None, &[])), 3);
+    world.apply(vec![gone(&young), put(other)]);
+    assert_eq!(world.findings(), ["MG0402 Ingress ns/other spec.defaultBackend"], "of two defaults the oldest wins");
 }

@@ -32,10 +32,12 @@ fn world(more: impl IntoIterator<Item = Object>) -> World {
     World::of(base().into_iter().chain(more))
 }
 
+/// Namespace, parent, hostnames, condition, attachments.
+type ParentCase = (&'static str, &'static str, &'static [&'static str], &'static str, &'static [&'static str]);
+
 #[test]
 fn each_parent_answers_for_itself() {
-    // (namespace, parent, hostnames, condition, attachments)
-    let cases: &[(&str, &str, &[&str], &str, &[&str])] = &[
+    let cases: &[ParentCase] = &[
         ("ns", "gw/g/all", &[], "True Accepted", &["all: *"]),
         ("ns", "gw/g/all", &["b.com", "*.c.com"], "True Accepted", &["all: b.com *.c.com"]),
         ("ns", "gw/g/wild", &[], "True Accepted", &["wild: *.x.com"]),

@@ -13,10 +13,10 @@ fn large() -> Vec<Object> {
     objects.extend((0..2000).map(|n| slice(&format!("ns/s{n}"), Some(&format!("s{n}")), 10)));
     objects.extend((0..5000).map(|n| {
         let rules = vec![
-            rule("/", &[&format!("s{}:80", n % 2000)]),
+            rule(&format!("/{n}"), &[&format!("s{}:80", n % 2000)]),
             rule(&format!("/api/{n}"), &[&format!("s{}:81", (n + 1) % 2000)]),
         ];
-        route(&format!("ns/r{n}"), &format!("ns/g{}", n % 4), &[&format!("h{n}.example.com")], rules)
+        route(&format!("ns/r{n}"), &format!("ns/g{}", n % 4), &[&format!("h{}.example.com", n / 2)], rules)
     }));
     objects
 }
