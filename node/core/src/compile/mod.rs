@@ -1,6 +1,8 @@
 //! Compiles intent into resources. It can't fail: a bad object yields a [`Finding`] for itself,
 //! and every good one still ships. It is deterministic and ignores input order.
 
+pub mod precedence;
+
 use std::collections::BTreeMap;
 
 use crate::intent::{Finding, Object, ObjectRef};

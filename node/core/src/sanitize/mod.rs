@@ -1,6 +1,8 @@
 //! One canonical view of a request, made once before routing, for HTTP/1.1 and HTTP/2 alike; and
 //! its mirror for responses. What is matched is what is forwarded.
 
+pub mod path;
+
 use std::net::IpAddr;
 
 use http::{StatusCode, request, response};
