@@ -147,7 +147,12 @@ fn parameter(m: &ValueMatch) -> Result<(String, Value), String> {
 
 fn regex(expression: &str) -> Result<Regex, String> {
     let compiled = RegexBuilder::new(expression).size_limit(REGEX_SIZE_LIMIT).build();
-    compiled.map_err(|error| format!("regular expression {expression:?}: {error}"))
+    compiled.map_err(|error| {
+        // The last line says what is wrong; those before it draw where.
+        let error = error.to_string();
+        let what = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        format!("regular expression {expression:?}: {what}")
+    })
 }
 
 /// Anchored at both ends. Compiled alone first, or `a)|(b` would escape the anchors.
