@@ -6,6 +6,7 @@
 //! runtime, timers and upstream connections of its own.
 
 mod accept;
+mod head_timer;
 mod listen;
 mod serve;
 mod sniff;
@@ -16,16 +17,24 @@ mod worker;
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use meshgate_core::snapshot::{HeadId, Key, Protocol};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::drain::Drain;
 use crate::identity::KeyStore;
 use crate::proxy::ProxyContext;
+
+use accept::Dispatcher;
+use listen::Listeners;
+use tls::Certificates;
+use worker::Shared;
 
 pub use sockets::SocketStore;
 pub use stats::EdgeStats;
@@ -89,6 +98,8 @@ pub struct LiveReport {
     pub bound: Vec<BoundListener>,
     /// What the table wants and this node can't give.
     pub errors: Vec<BindError>,
+    /// Certificates whose private key is not here: their listeners show what they showed before.
+    pub missing_keys: Vec<Key>,
 }
 
 /// A socket that listens.
@@ -104,7 +115,7 @@ pub struct BoundListener {
     pub address: SocketAddr,
 }
 
-/// A socket, or a certificate of it, that can't be served.
+/// A socket that can't be had.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BindError {
     /// The Gateway.
@@ -133,7 +144,59 @@ impl Edge {
     /// # Errors
     /// A thread or a runtime can't be made.
     pub fn start(config: EdgeConfig, deps: EdgeDeps) -> io::Result<Edge> {
-        let _ = (config, deps);
-        Err(io::Error::other("not yet"))
+        let threads = match config.threads {
+            0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            threads => threads,
+        };
+        let shared = Shared {
+            config: Arc::new(config),
+            proxy: deps.proxy,
+            certificates: Arc::new(Certificates::new(deps.keys)),
+            stats: Arc::default(),
+            drain: deps.drain,
+            abandoned: CancellationToken::new(),
+        };
+        // Cancels where a thread can't be started, and when `run` is dropped.
+        let guard = shared.abandoned.clone().drop_guard();
+        let (alive, ended) = mpsc::channel(1);
+        let (mut workers, mut joins) = (Vec::new(), Vec::new());
+        for index in 0..threads {
+            let (worker, join) = worker::start(index, shared.clone(), alive.clone())?;
+            workers.push(worker);
+            joins.push(join);
+        }
+        let (report, live) = watch::channel(LiveReport::default());
+        let stats = Arc::clone(&shared.stats);
+        let dispatcher = Dispatcher::new(shared.clone(), workers);
+        let listeners = Listeners::new(shared, deps.sockets, dispatcher, report);
+        joins.push(start_acceptor(listeners, deps.table_changed, alive)?);
+        Ok(Edge { live, stats, run: Box::pin(end(guard, ended, joins)) })
     }
+}
+
+/// The thread that owns the listening sockets.
+fn start_acceptor(
+    listeners: Listeners,
+    changed: watch::Receiver<HeadId>,
+    alive: mpsc::Sender<()>,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("edge-accept".to_owned()).spawn(move || {
+        runtime.block_on(listeners.run(changed));
+        drop(runtime);
+        drop(alive);
+    })
+}
+
+/// Waits for the threads' ends.
+async fn end(guard: DropGuard, mut ended: mpsc::Receiver<()>, joins: Vec<JoinHandle<()>>) {
+    // Nothing is sent: it ends when the last thread drops its sender.
+    let _ = ended.recv().await;
+    for join in joins {
+        let name = join.thread().name().unwrap_or("edge").to_owned();
+        if join.join().is_err() {
+            tracing::error!(thread = name, "a thread of the edge had panicked");
+        }
+    }
+    drop(guard);
 }

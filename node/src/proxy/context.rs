@@ -51,6 +51,7 @@ pub struct ProxyContext {
 
 /// What one thread has for itself.
 pub struct Local {
+    context: Arc<ProxyContext>,
     /// Connections to pods.
     pub pool: Pool,
     /// Deadlines.
@@ -78,13 +79,25 @@ pub struct ConnectionInfo {
 
 impl Local {
     /// A thread's share. Whoever owns it calls [`Local::tick`] every [`super::TICK`].
-    pub fn new(context: &ProxyContext) -> Self {
+    pub fn new(context: Arc<ProxyContext>) -> Self {
         Local {
             pool: Pool::new(context.source),
             timer: CoarseTimer::default(),
             retries: RetryBudget::default(),
             view: Mutex::new(Arc::new(View::new(context.table.load_full()))),
+            context,
         }
+    }
+
+    /// What all threads share. Reached through the thread's share, so that requests of different
+    /// threads don't count references in one place.
+    pub fn context(&self) -> &ProxyContext {
+        &self.context
+    }
+
+    /// The table of now.
+    pub fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.view().table)
     }
 
     /// Fires what is due and closes what was idle for too long.
@@ -94,8 +107,8 @@ impl Local {
     }
 
     /// The table for one request, with this thread's own counter of references.
-    pub(super) fn view(&self, context: &ProxyContext) -> Arc<View> {
-        let current = context.table.load();
+    pub(super) fn view(&self) -> Arc<View> {
+        let current = self.context.table.load();
         let mut view = lock(&self.view);
         if !Arc::ptr_eq(&view.table, &current) {
             *view = Arc::new(View::new(Arc::clone(&current)));

@@ -10,7 +10,7 @@ use meshgate_core::snapshot::HeadId;
 use meshgate_core::table::{Endpoint, Matched};
 
 use super::access_log::{Record, timestamp};
-use super::context::{ConnectionInfo, ProxyContext};
+use super::context::{ConnectionInfo, Local, ProxyContext};
 use super::metrics::{End, OK, RuleMetrics, Via};
 
 /// Why an exchange without another reason ended before its answer.
@@ -18,7 +18,7 @@ const CLIENT_GONE: &str = "client_gone";
 
 /// An exchange.
 pub struct Exchange {
-    context: Arc<ProxyContext>,
+    local: Arc<Local>,
     connection: Arc<ConnectionInfo>,
     started: u64,
     h2: bool,
@@ -57,9 +57,10 @@ impl Drop for InFlight {
 
 impl Exchange {
     /// A request's head came in.
-    pub fn begin(context: &Arc<ProxyContext>, connection: &Arc<ConnectionInfo>, parts: &request::Parts) -> Self {
+    pub fn begin(local: &Arc<Local>, connection: &Arc<ConnectionInfo>, parts: &request::Parts) -> Self {
+        let context = local.context();
         Exchange {
-            context: Arc::clone(context),
+            local: Arc::clone(local),
             connection: Arc::clone(connection),
             started: context.clock.now(),
             h2: parts.version == Version::HTTP_2,
@@ -99,8 +100,8 @@ impl Exchange {
     /// An attempt begins.
     pub fn sends(&mut self, endpoint: &Endpoint, via: Via) {
         self.via = Some(via);
-        self.sent = self.context.clock.now();
-        self.context.metrics.picked(via);
+        self.sent = self.local.context().clock.now();
+        self.local.context().metrics.picked(via);
         if let Some(record) = &mut self.record {
             record.dst = Some(endpoint.address);
             record.dst_pod.clone_from(&endpoint.pod);
@@ -110,7 +111,7 @@ impl Exchange {
 
     /// The attempt ended, with an answer's head or without. Returns (now, how long it took).
     pub fn waited(&mut self) -> (u64, u64) {
-        let now = self.context.clock.now();
+        let now = self.local.context().clock.now();
         let waited = now.saturating_sub(self.sent);
         self.upstream += waited;
         (now, waited)
@@ -119,7 +120,7 @@ impl Exchange {
     /// There will be one more attempt.
     pub fn again(&mut self, why: &'static str) {
         self.retries += 1;
-        self.context.metrics.retried(why, "again");
+        self.local.context().metrics.retried(why, "again");
     }
 
     /// The answer's head goes out. `reason` is [`OK`] or what went wrong.
@@ -127,7 +128,7 @@ impl Exchange {
         self.status = Some(status);
         self.reason = reason;
         self.failed = failed;
-        self.answered = self.context.clock.now();
+        self.answered = self.local.context().clock.now();
         // Until the body has ended, whoever drops it did not read it to its end.
     }
 
@@ -145,7 +146,7 @@ impl Exchange {
     }
 
     fn end(&mut self) {
-        let now = self.context.clock.now();
+        let now = self.local.context().clock.now();
         let answered = if self.answered == 0 { now } else { self.answered };
         let end = End {
             status: self.status,
@@ -156,7 +157,7 @@ impl Exchange {
             own: answered.saturating_sub(self.started).saturating_sub(self.upstream),
             via: self.via,
         };
-        self.context.metrics.finished(&self.connection.gateway, self.rule.as_deref(), &end);
+        self.local.context().metrics.finished(&self.connection.gateway, self.rule.as_deref(), &end);
         if let Some(mut record) = self.record.take() {
             record.status = self.status.map_or(0, |status| status.as_u16());
             record.reason = self.reason;
@@ -164,7 +165,7 @@ impl Exchange {
             record.upstream_us = self.upstream / 1_000;
             record.retries = self.retries;
             record.via = self.via.map(Via::name);
-            self.context.access_log.write(record);
+            self.local.context().access_log.write(record);
         }
     }
 }

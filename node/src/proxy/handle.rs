@@ -20,32 +20,32 @@ use super::replay::Replay;
 ///
 /// Dropping the future drops whatever was asked of a backend: the client has left.
 pub async fn handle(
-    context: Arc<ProxyContext>,
     local: Arc<Local>,
     connection: Arc<ConnectionInfo>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let arrived = Instant::now();
     let (mut parts, body) = request.into_parts();
-    let mut exchange = Exchange::begin(&context, &connection, &parts);
+    let context = local.context();
+    let mut exchange = Exchange::begin(&local, &connection, &parts);
     local.retries.deposit();
     let canonical = match sanitize::request(&mut parts, &connection.canonical()) {
         Ok(canonical) => canonical,
-        Err(refused) => return own(&context, exchange, &answer::refused(refused)),
+        Err(refused) => return own(context, exchange, &answer::refused(refused)),
     };
-    let view = local.view(&context);
+    let view = local.view();
     exchange.asks(&canonical.host, &canonical.path, view.table.head());
     let matched = match plan::decide(&view.table, &connection, &canonical, &parts) {
         Decision::Rule(matched) => matched,
-        Decision::Reject(status, reason) => return own(&context, exchange, &Answer::rejected(status, reason)),
+        Decision::Reject(status, reason) => return own(context, exchange, &Answer::rejected(status, reason)),
     };
     exchange.matched(&matched, view.rule(&context.metrics, &connection.gateway, &matched));
     let (port, backend) = match plan::execute(&view.table, &connection, &canonical, &matched, &mut parts) {
         Plan::Forward(port, backend) => (port, backend),
-        Plan::Answer(answer) => return own(&context, exchange, &answer),
+        Plan::Answer(answer) => return own(context, exchange, &answer),
     };
     let forward = Forward {
-        context: &context,
+        context,
         local: &local,
         client: connection.client,
         head: view.table.head(),
@@ -58,7 +58,7 @@ pub async fn handle(
     };
     let mut response = forward::forward(forward, exchange).await;
     if context.debug_headers {
-        show_way(&context, &matched, view.table.head(), &mut response);
+        show_way(context, &matched, view.table.head(), &mut response);
     }
     response
 }

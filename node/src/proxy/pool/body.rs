@@ -59,7 +59,10 @@ pub(super) enum Held {
     /// is closed.
     H1(Pool, SocketAddr, H1),
     /// A stream of an HTTP/2 connection.
-    H2(Stream),
+    H2 {
+        /// Counts until dropped.
+        _stream: Stream,
+    },
 }
 
 /// Counts in a connection's streams while it lives.

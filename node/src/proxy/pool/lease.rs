@@ -96,7 +96,7 @@ async fn send_h2(
     request: Request<RequestBody>,
 ) -> Result<Response<PooledBody>, SendError> {
     match sender.try_send_request(absolute(request)).await {
-        Ok(response) => Ok(response.map(|incoming| PooledBody::new(incoming, Held::H2(stream)))),
+        Ok(response) => Ok(response.map(|incoming| PooledBody::new(incoming, Held::H2 { _stream: stream }))),
         Err(mut refused) => {
             let returned = refused.take_message().is_some();
             let error = refused.into_error();
