@@ -2,6 +2,8 @@
 //! from a lower row (`tests/tidy.rs` keeps that).
 
 pub mod cluster;
+pub mod config;
+pub mod demo;
 pub mod drain;
 pub mod edge;
 pub mod identity;
