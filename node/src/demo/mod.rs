@@ -5,6 +5,7 @@
 
 mod admin;
 mod certificate;
+mod check;
 mod client;
 mod echo;
 mod examples;
@@ -83,7 +84,11 @@ async fn play(options: &Options, layout: &Layout, stage: &mut Stage) -> anyhow::
     let mut screen = Screen::stdout();
     screen.print(&["meshgate demo: starting node-a, node-b and node-c ...".to_owned()])?;
     let access = stage.start(layout).await?;
-    live::run(layout, stage, &access, &mut screen).await.map(|()| true)
+    if options.check {
+        check::run(layout, stage, &access, &mut screen).await
+    } else {
+        live::run(layout, stage, &access, &mut screen).await.map(|()| true)
+    }
 }
 
 /// The signals that end the demo.
