@@ -1,8 +1,11 @@
 //! meshgate-node: a peer. See ARCHITECTURE.md for the map of its modules; a module imports only
 //! from a lower row (`tests/tidy.rs` keeps that).
 
+pub mod admin;
+pub mod app;
 pub mod cluster;
 pub mod config;
+pub mod demo;
 pub mod drain;
 pub mod edge;
 pub mod identity;
