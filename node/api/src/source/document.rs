@@ -147,6 +147,8 @@ fn options() -> serde_saphyr::Options {
             max_anchors: 10_000,
         },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 100_000 },
+        // YAML 1.2: a host or header value `no` is a text.
+        strict_booleans: true,
         with_snippet: false,
     }
 }
@@ -228,6 +230,12 @@ mod tests {
     #[test]
     fn duplicate_keys_are_refused() {
         assert!(value("a: 1\na: 2\n", Format::Yaml).is_err());
+    }
+
+    #[test]
+    fn only_true_and_false_are_booleans() {
+        let parsed = value("a: y\nb: no\nc: true\n", Format::Yaml).map_err(|broken| broken.message).unwrap();
+        assert_eq!(parsed, serde_json::json!({"a": "y", "b": "no", "c": true}));
     }
 
     #[test]

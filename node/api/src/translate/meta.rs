@@ -77,6 +77,12 @@ fn is_cluster_scoped(kind: ObjectKind) -> bool {
 pub(super) fn read(value: &Value, kind: ObjectKind, check: &mut Checker) -> Option<Meta> {
     let meta = value.get("metadata").unwrap_or(&Value::Null);
     let text = |field: &str| meta.get(field).and_then(Value::as_str).unwrap_or_default();
+    for field in ["name", "namespace"] {
+        if meta.get(field).is_some_and(|value| !value.is_string() && !value.is_null()) {
+            check.refuse(code::TYPE, &format!("metadata.{field}"), "must be a text: put it in quotes");
+            return None;
+        }
+    }
     let name = text("name");
     check.text(
         "metadata.name",
