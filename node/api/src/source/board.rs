@@ -1,0 +1,176 @@
+//! Which object counts under each name, over all files.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use meshgate_core::intent::{Finding, Meta, Object, ObjectKind, ObjectRef, Severity, Spec};
+
+use super::document::Entry;
+use super::file::FileState;
+use super::{Batch, PrivateKeyChange};
+use crate::translate::code;
+
+/// The files of a directory, by path.
+pub(super) type Files = BTreeMap<Arc<str>, FileState>;
+
+/// What was handed out, and who declares what.
+#[derive(Default)]
+pub(super) struct Board {
+    /// Files that declare a name; the first one counts.
+    holders: HashMap<ObjectRef, BTreeSet<Arc<str>>>,
+    /// Names that several files declare.
+    duplicates: BTreeSet<ObjectRef>,
+    /// Objects handed out; never refused ones.
+    published: HashMap<ObjectRef, Arc<Entry>>,
+    /// How many published objects each namespace has.
+    namespaces: HashMap<Arc<str>, usize>,
+    /// Names that must be looked at.
+    affected: BTreeSet<ObjectRef>,
+}
+
+impl Board {
+    /// How many objects are declared.
+    pub(super) fn len(&self) -> usize {
+        self.holders.len()
+    }
+
+    /// Was an object of the name handed out?
+    pub(super) fn has(&self, name: &ObjectRef) -> bool {
+        self.published.contains_key(name)
+    }
+
+    /// A file changed from one state to another.
+    pub(super) fn replace(&mut self, path: &Arc<str>, before: Option<&FileState>, after: Option<&FileState>) {
+        let declared = |state: Option<&FileState>, name: &ObjectRef| {
+            state.and_then(|state| state.names.get(name)).map(|(_, entry)| Arc::clone(entry))
+        };
+        for name in before.into_iter().flat_map(|state| state.names.keys()) {
+            if declared(after, name).is_none() {
+                self.release(path, name);
+            }
+        }
+        for (name, (_, entry)) in after.into_iter().flat_map(|state| &state.names) {
+            match declared(before, name) {
+                Some(old) if Arc::ptr_eq(&old, entry) => {}
+                Some(_) => {
+                    self.affected.insert(name.clone());
+                }
+                None => {
+                    let holders = self.holders.entry(name.clone()).or_default();
+                    holders.insert(Arc::clone(path));
+                    if holders.len() > 1 {
+                        self.duplicates.insert(name.clone());
+                    }
+                    self.affected.insert(name.clone());
+                }
+            }
+        }
+    }
+
+    fn release(&mut self, path: &Arc<str>, name: &ObjectRef) {
+        if let Some(holders) = self.holders.get_mut(name) {
+            holders.remove(path);
+            if holders.len() < 2 {
+                self.duplicates.remove(name);
+            }
+            if holders.is_empty() {
+                self.holders.remove(name);
+            }
+        }
+        self.affected.insert(name.clone());
+    }
+
+    /// Decides every affected name and puts what changed into the batch.
+    pub(super) fn publish(&mut self, files: &Files, batch: &mut Batch) {
+        let affected = std::mem::take(&mut self.affected);
+        let (namespaces, others): (BTreeSet<_>, BTreeSet<_>) =
+            affected.into_iter().partition(|name| name.kind == ObjectKind::Namespace);
+        let mut namespaces = namespaces;
+        for name in others {
+            let next = self.declared(files, &name);
+            if self.settle(&name, next, batch) {
+                namespaces.insert(ObjectRef::new(ObjectKind::Namespace, "", &name.namespace));
+            }
+        }
+        for name in namespaces.into_iter().filter(|name| !name.name.is_empty()) {
+            let next = self.declared(files, &name).or_else(|| self.made_up(&name));
+            self.settle(&name, next, batch);
+        }
+        batch.changes.sort_by(|a, b| a.0.cmp(&b.0));
+    }
+
+    /// What counts under a name now. A refused object leaves in place what was handed out before.
+    fn declared(&self, files: &Files, name: &ObjectRef) -> Option<Arc<Entry>> {
+        let path = self.holders.get(name)?.first()?;
+        let (_, entry) = files.get(path)?.names.get(name)?;
+        match entry.object {
+            Some(_) => Some(Arc::clone(entry)),
+            None => self.published.get(name).cloned(),
+        }
+    }
+
+    /// A Namespace that objects are in and no file declares.
+    fn made_up(&self, name: &ObjectRef) -> Option<Arc<Entry>> {
+        self.namespaces.get(&name.name).filter(|count| **count > 0)?;
+        let labels = [("kubernetes.io/metadata.name".to_owned(), name.name.to_string())].into();
+        let meta = Meta { object: name.clone(), generation: 0, created: None, labels, spec_hash: 0 };
+        let object = Some(Object { meta, spec: Spec::Namespace });
+        Some(Arc::new(Entry { name: name.clone(), object, key: None, findings: Vec::new() }))
+    }
+
+    /// Hands out the difference; true when an object came or went.
+    fn settle(&mut self, name: &ObjectRef, next: Option<Arc<Entry>>, batch: &mut Batch) -> bool {
+        let before = match &next {
+            Some(entry) => self.published.insert(name.clone(), Arc::clone(entry)),
+            None => self.published.remove(name),
+        };
+        let object = |entry: &Option<Arc<Entry>>| entry.as_ref().and_then(|entry| entry.object.clone());
+        let key = |entry: &Option<Arc<Entry>>| entry.as_ref().and_then(|entry| entry.key.clone());
+        let same = matches!((&before, &next), (Some(before), Some(next)) if Arc::ptr_eq(before, next));
+        if same || (before.is_none() && next.is_none()) {
+            return false;
+        }
+        if object(&before) != object(&next) {
+            batch.changes.push((name.clone(), object(&next)));
+        }
+        if key(&before) != key(&next) {
+            batch.keys.push(PrivateKeyChange { object: name.clone(), key: key(&next) });
+        }
+        if before.is_some() == next.is_some() {
+            return false;
+        }
+        if !name.namespace.is_empty() {
+            let count = self.namespaces.entry(Arc::clone(&name.namespace)).or_default();
+            *count = if next.is_some() { *count + 1 } else { count.saturating_sub(1) };
+        }
+        true
+    }
+
+    /// Findings about names that are declared more than once.
+    pub(super) fn findings(&self, files: &Files, out: &mut Vec<Finding>) {
+        let twice = |name: &ObjectRef, first: String, other: String| Finding {
+            code: code::DUPLICATE,
+            severity: Severity::Warning,
+            object: Some(name.clone()),
+            field: String::new(),
+            message: format!("is declared in {first} and in {other}: the first counts, the other is ignored"),
+            origin: other,
+        };
+        let place = |path: &Arc<str>, name: &ObjectRef| {
+            let line = files.get(path).and_then(|file| file.names.get(name)).map_or(0, |(line, _)| *line);
+            format!("{path}:{line}")
+        };
+        for name in &self.duplicates {
+            let mut holders = self.holders.get(name).into_iter().flatten();
+            let Some(first) = holders.next() else { continue };
+            out.extend(holders.map(|other| twice(name, place(first, name), place(other, name))));
+        }
+        for (path, file) in files {
+            out.extend(
+                file.twice.iter().map(|item| {
+                    twice(&item.name, format!("{path}:{}", item.lines.0), format!("{path}:{}", item.lines.1))
+                }),
+            );
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Reads a directory of manifests, and reads again only what changed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use meshgate_core::intent::{Finding, Severity};
+
+use super::board::{Board, Files};
+use super::file::FileState;
+use super::listing::{self, Identity, ReadError, Stamp};
+use super::watch::{Changes, Watcher};
+use super::{Batch, MAX_OBJECTS, SourceError};
+use crate::translate::{code, unnamed};
+
+/// A directory of manifests: `*.yaml`, `*.yml` and `*.json` in it and one level below.
+pub struct Directory {
+    root: PathBuf,
+    identity: Identity,
+    files: Files,
+    board: Board,
+    /// Directories below that could not be listed.
+    unreadable: Vec<Finding>,
+}
+
+impl Directory {
+    /// Opens a directory, and fails if it can't be listed. Nothing is read yet.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, SourceError> {
+        let root = path.as_ref().to_owned();
+        let identity = identity(&root)?;
+        fs::read_dir(&root).map_err(|source| SourceError::Unreadable { path: root.clone(), source })?;
+        Ok(Directory { root, identity, files: Files::new(), board: Board::default(), unreadable: Vec::new() })
+    }
+
+    /// Watches the directory for changes. Watch first and read then, so that nothing falls between.
+    pub fn watch(&self) -> Result<Watcher, SourceError> {
+        Watcher::new(&self.root)
+    }
+
+    /// Looks at every file and reads those that changed. On an error everything that was read stays
+    /// valid, and the next call tries again.
+    pub fn read(&mut self) -> Result<Batch, SourceError> {
+        let identity = identity(&self.root)?;
+        let listing = listing::list(&self.root)?;
+        let vanished = listing.files.is_empty() && listing.unreadable.is_empty() && !self.files.is_empty();
+        if vanished && identity != self.identity {
+            return Err(SourceError::Replaced(self.root.clone()));
+        }
+        self.identity = identity;
+        let below = |path: &str| listing.unreadable.iter().any(|(directory, _)| path.starts_with(directory.as_str()));
+        let gone: Vec<_> =
+            self.files.keys().filter(|path| !listing.files.contains_key(*path) && !below(path)).cloned().collect();
+        for path in gone {
+            self.remove(&path);
+        }
+        for (path, stamp) in listing.files {
+            match stamp {
+                Ok(stamp) if self.files.get(&path).is_some_and(|file| file.stamp == Some(stamp)) => {}
+                Ok(_) => self.load(&path),
+                Err(message) => self.fail(&path, None, &message),
+            }
+        }
+        let problem = |(directory, error): (String, String)| {
+            let message = format!("the directory can't be read: {error}; its objects stay in use");
+            unnamed(code::FILE, Severity::Error, message, &directory)
+        };
+        self.unreadable = listing.unreadable.into_iter().map(problem).collect();
+        Ok(self.finish())
+    }
+
+    /// Reads the given files only, whatever their stamps say; paths are within the directory, or
+    /// start with it.
+    pub fn read_paths(&mut self, paths: &[PathBuf]) -> Result<Batch, SourceError> {
+        if identity(&self.root)? != self.identity {
+            return self.read();
+        }
+        let paths: BTreeSet<_> = paths.iter().map(|path| path.strip_prefix(&self.root).unwrap_or(path)).collect();
+        for path in paths {
+            let name = path.to_string_lossy();
+            if listing::format(&name).is_none() || path.components().count() > 2 {
+                continue;
+            }
+            let name: Arc<str> = name.into();
+            if fs::symlink_metadata(self.root.join(path)).is_ok() {
+                self.load(&name);
+            } else if identity(&self.root)? == self.identity {
+                self.remove(&name);
+            }
+        }
+        Ok(self.finish())
+    }
+
+    /// Reads what a [`Watcher`] reported.
+    pub fn read_changes(&mut self, changes: &Changes) -> Result<Batch, SourceError> {
+        match changes {
+            Changes::Everything => self.read(),
+            Changes::Files(paths) => self.read_paths(&paths.iter().cloned().collect::<Vec<_>>()),
+        }
+    }
+
+    fn finish(&mut self) -> Batch {
+        let mut batch = Batch { files: self.files.len(), ..Batch::default() };
+        self.board.publish(&self.files, &mut batch);
+        batch.findings = self.findings();
+        batch
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        let mut out = self.unreadable.clone();
+        let note = |entry: &super::document::Entry| match (&entry.object, self.board.has(&entry.name)) {
+            (Some(_), _) => "",
+            (None, true) => "; the previous version stays in use",
+            (None, false) => "; the object is left out",
+        };
+        for (path, file) in &self.files {
+            file.findings(path, &mut out, note);
+        }
+        self.board.findings(&self.files, &mut out);
+        out.sort();
+        out
+    }
+
+    fn remove(&mut self, path: &Arc<str>) {
+        if let Some(before) = self.files.remove(path) {
+            self.board.replace(path, Some(&before), None);
+        }
+    }
+
+    /// Reads one file. Whatever goes wrong, its last good objects stay.
+    fn load(&mut self, path: &Arc<str>) {
+        let Some(format) = listing::format(path) else { return };
+        let (stamp, text) = match listing::read(&self.root.join(&**path)) {
+            Ok(read) => read,
+            // The next look finds out whether it is really gone.
+            Err(ReadError::Gone) => return self.fail(path, None, "is not there, or is a link to nothing"),
+            Err(ReadError::Other(message)) => return self.fail(path, stamp(&self.root.join(&**path)), &message),
+        };
+        let empty = FileState::default();
+        let before = self.files.get(path);
+        let after = before.unwrap_or(&empty).next(path, stamp, &text, format);
+        let others = self.board.len() - before.map_or(0, |before| before.names.len()).min(self.board.len());
+        if others + after.names.len() > MAX_OBJECTS {
+            let message = format!("would make it more than {MAX_OBJECTS} objects");
+            return self.fail_with(path, Some(stamp), code::LIMIT, &message);
+        }
+        self.board.replace(path, before, Some(&after));
+        self.files.insert(Arc::clone(path), after);
+    }
+
+    fn fail(&mut self, path: &Arc<str>, stamp: Option<Stamp>, message: &str) {
+        self.fail_with(path, stamp, code::FILE, message);
+    }
+
+    fn fail_with(&mut self, path: &Arc<str>, stamp: Option<Stamp>, code: &'static str, message: &str) {
+        let before = self.files.remove(path).unwrap_or_default();
+        let kept = if before.names.is_empty() { "" } else { "; its objects stay in use" };
+        let problem = unnamed(code, Severity::Error, format!("{message}{kept}"), path);
+        self.files.insert(Arc::clone(path), before.with_problem(stamp, problem));
+    }
+}
+
+fn identity(root: &Path) -> Result<Identity, SourceError> {
+    let meta = fs::metadata(root).map_err(|source| SourceError::Unreadable { path: root.to_owned(), source })?;
+    Ok(listing::identity(&meta))
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    fs::metadata(path).ok().map(|meta| Stamp::of(&meta))
+}

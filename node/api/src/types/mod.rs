@@ -1,0 +1,117 @@
+//! Lean types of the Gateway API (v1.7), ours because the published crate is behind.
+//!
+//! They hold the fields that meshgate reads, leave the rest aside, and decode leniently: missing,
+//! null and empty are the same, and enum values that this version does not know are kept as
+//! `Unsupported`. So one strange object never stops a list or a watch; what is wrong with it is
+//! [`crate::translate`]'s to say.
+
+mod class;
+mod gateway;
+mod grant;
+mod lenient;
+mod route;
+
+pub use class::{GatewayClass, GatewayClassSpec};
+pub use gateway::{
+    AllowedRoutes, FromNamespaces, Gateway, GatewayAddress, GatewaySpec, GatewayTls, Listener, ListenerTls,
+    RouteGroupKind, RouteNamespaces, SecretReference, TlsMode,
+};
+pub use grant::{ReferenceGrant, ReferenceGrantFrom, ReferenceGrantSpec, ReferenceGrantTo};
+pub use lenient::Present;
+pub use route::{
+    BackendReference, FilterType, HeaderFilter, HttpHeader, HttpPathMatch, HttpRoute, HttpRouteFilter, HttpRouteMatch,
+    HttpRouteRule, HttpRouteSpec, HttpTimeouts, MatchType, ParentReference, PathMatchType, PathModifier,
+    PathModifierType, RedirectFilter, RewriteFilter, ValueMatcher,
+};
+
+/// The API group of everything in this module.
+pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+
+/// Implements [`kube::Resource`] for a type with a `metadata` field.
+macro_rules! resource {
+    ($type:ty, $kind:literal, $version:literal, $plural:literal, $scope:ty) => {
+        impl kube::Resource for $type {
+            type DynamicType = ();
+            type Scope = $scope;
+
+            fn kind((): &()) -> std::borrow::Cow<'_, str> {
+                $kind.into()
+            }
+
+            fn group((): &()) -> std::borrow::Cow<'_, str> {
+                crate::types::GATEWAY_GROUP.into()
+            }
+
+            fn version((): &()) -> std::borrow::Cow<'_, str> {
+                $version.into()
+            }
+
+            fn plural((): &()) -> std::borrow::Cow<'_, str> {
+                $plural.into()
+            }
+
+            fn meta(&self) -> &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+                &self.metadata
+            }
+
+            fn meta_mut(&mut self) -> &mut k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+
+/// A string enum that keeps what it does not know. The first variant is the default.
+macro_rules! open_enum {
+    ($(#[$doc:meta])* $name:ident { $first:ident, $($variant:ident),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub enum $name {
+            #[doc = concat!("`", stringify!($first), "`, the default.")]
+            #[default]
+            $first,
+            $(#[doc = concat!("`", stringify!($variant), "`.")] $variant,)*
+            /// A value that this version does not know.
+            Unsupported(String),
+        }
+
+        impl $name {
+            /// The values that this version knows.
+            pub const KNOWN: &'static [&'static str] = &[stringify!($first), $(stringify!($variant)),*];
+
+            /// The value as it is written in a manifest.
+            pub fn as_str(&self) -> &str {
+                match self {
+                    Self::$first => stringify!($first),
+                    $(Self::$variant => stringify!($variant),)*
+                    Self::Unsupported(other) => other,
+                }
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                match text.as_str() {
+                    "" | stringify!($first) => Self::$first,
+                    $(stringify!($variant) => Self::$variant,)*
+                    _ => Self::Unsupported(text),
+                }
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <Option<String> as serde::Deserialize>::deserialize(deserializer)?;
+                Ok(text.map_or_else(Self::default, Self::from))
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+    };
+}
+
+pub(crate) use {open_enum, resource};
