@@ -1,1 +1,2 @@
+//! The `meshgate` binary.
 fn main() {}

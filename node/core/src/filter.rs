@@ -1,8 +1,10 @@
 //! Applies filters to requests and responses. Pure: heads in, heads out.
 
-use http::HeaderMap;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::snapshot::{Filter, HeaderModifier, Redirect};
+use crate::sanitize::path::rewritten;
+use crate::snapshot::{Filter, HeaderModifier, PathRewrite, Redirect, Rewrite};
 
 /// What a redirect must know of the request.
 #[derive(Clone, Copy, Debug)]
@@ -26,28 +28,239 @@ pub struct RedirectContext<'a> {
 pub struct Rewritten {
     /// New host, if changed.
     pub host: Option<String>,
-    /// New path without query, if changed.
+    /// New path without query, if changed. Normalised.
     pub path: Option<String>,
 }
 
 /// The `Location` of a redirect (HTTPRouteFilter RequestRedirect: scheme, port and path rules).
+///
+/// The port is the one that is given; else the well-known one of a scheme that is given; else the
+/// listener's. Never the one of the request's authority. A scheme's own port is left out.
 pub fn redirect_location(redirect: &Redirect, context: &RedirectContext<'_>) -> String {
-    let _ = (redirect, context);
-    String::new()
+    let scheme = redirect.scheme.as_deref().unwrap_or(context.scheme);
+    let host = redirect.hostname.as_deref().unwrap_or(context.host);
+    let well_known = match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    };
+    let implied = redirect.scheme.as_ref().and(well_known).unwrap_or(context.listener_port);
+    let port = redirect.port.unwrap_or(implied);
+    let path = redirect.path.as_ref().and_then(|path| rewrite_path(path, context.path, context.prefix));
+    let path = path.as_deref().unwrap_or(context.path);
+    let mut location = format!("{scheme}://{host}");
+    if well_known != Some(port) {
+        location.push_str(&format!(":{port}"));
+    }
+    location.push_str(path);
+    if let Some(query) = context.query {
+        location.push('?');
+        location.push_str(query);
+    }
+    location
 }
 
-/// Applies a header modifier: set, add, remove. Names that HTTP does not allow are skipped.
+/// A path after a rewrite: normalised, never with dot segments. `None` when a prefix is to be
+/// replaced but none matched.
+fn rewrite_path(rewrite: &PathRewrite, path: &str, prefix: Option<&str>) -> Option<String> {
+    match rewrite {
+        PathRewrite::Full(full) => Some(rewritten(full)),
+        PathRewrite::Prefix(replacement) => {
+            let rest = path.strip_prefix(prefix?.trim_end_matches('/'))?;
+            if rest.is_empty() {
+                return Some(rewritten(replacement));
+            }
+            if !rest.starts_with('/') {
+                return None;
+            }
+            // `rest` starts with the `/` that ended the prefix, and is a part of a normalised
+            // path: only the replacement needs to be made fit.
+            let replacement = rewritten(replacement);
+            Some(format!("{}{rest}", replacement.trim_end_matches('/')))
+        }
+    }
+}
+
+/// Applies a header modifier: set, add, remove. Names and values that HTTP does not allow are
+/// skipped, and so are the fields that frame messages or name the host: a route that could set
+/// `Transfer-Encoding` could smuggle requests.
 pub fn modify_headers(modifier: &HeaderModifier, headers: &mut HeaderMap) {
-    let _ = (modifier, headers);
+    for (name, value) in &modifier.set {
+        if let Some((name, value)) = field(name, value) {
+            headers.insert(name, value);
+        }
+    }
+    for (name, value) in &modifier.add {
+        if let Some((name, value)) = field(name, value) {
+            headers.append(name, value);
+        }
+    }
+    for name in modifier.remove.iter().filter_map(|name| modifiable(name)) {
+        headers.remove(name);
+    }
 }
 
-/// Applies the request-side filters to headers and returns what the URL becomes.
+fn field(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
+    Some((modifiable(name)?, HeaderValue::from_str(value.trim()).ok()?))
+}
+
+fn modifiable(name: &str) -> Option<HeaderName> {
+    const OURS: [HeaderName; 7] = [CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+    HeaderName::from_bytes(name.as_bytes()).ok().filter(|name| !OURS.contains(name))
+}
+
+/// Applies the request-side filters to headers and returns what the URL becomes. A new host is
+/// put into `Host` too. Of several rewrites the last counts, each starting from `path`.
 pub fn apply_request(filters: &[Filter], path: &str, prefix: Option<&str>, headers: &mut HeaderMap) -> Rewritten {
-    let _ = (filters, path, prefix, headers);
-    Rewritten::default()
+    let mut result = Rewritten::default();
+    for filter in filters {
+        match filter {
+            Filter::RequestHeaders(modifier) => modify_headers(modifier, headers),
+            Filter::Rewrite(Rewrite { hostname, path: new }) => {
+                if let Some(host) = hostname
+                    && let Ok(value) = HeaderValue::from_str(host)
+                {
+                    headers.insert(HOST, value);
+                    result.host = Some(host.clone());
+                }
+                if let Some(new) = new.as_ref().and_then(|new| rewrite_path(new, path, prefix)) {
+                    result.path = Some(new);
+                }
+            }
+            Filter::ResponseHeaders(_) | Filter::Redirect(_) => {}
+        }
+    }
+    result
 }
 
 /// Applies the response-side filters.
 pub fn apply_response(filters: &[Filter], headers: &mut HeaderMap) {
-    let _ = (filters, headers);
+    for filter in filters {
+        if let Filter::ResponseHeaders(modifier) = filter {
+            modify_headers(modifier, headers);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REDIRECT: Redirect = Redirect { scheme: None, hostname: None, path: None, port: None, status: 302 };
+
+    fn context(scheme: &'static str, listener_port: u16) -> RedirectContext<'static> {
+        RedirectContext {
+            scheme,
+            host: "example.org",
+            listener_port,
+            path: "/a/b",
+            query: Some("q=1"),
+            prefix: Some("/a"),
+        }
+    }
+
+    #[test]
+    fn the_port_of_a_redirect_follows_the_specification() {
+        // Client's scheme, listener's port, redirect's scheme and port, start of the Location.
+        let cases = [
+            ("http", 80, None, None, "http://example.org/"),
+            ("http", 80, None, Some(80), "http://example.org/"),
+            ("http", 80, None, Some(8080), "http://example.org:8080/"),
+            ("http", 80, Some("https"), None, "https://example.org/"),
+            ("http", 80, Some("https"), Some(443), "https://example.org/"),
+            ("http", 80, Some("https"), Some(8443), "https://example.org:8443/"),
+            ("http", 8080, None, None, "http://example.org:8080/"),
+            ("http", 8080, None, Some(80), "http://example.org/"),
+            ("http", 8080, Some("https"), None, "https://example.org/"),
+            ("https", 443, None, None, "https://example.org/"),
+            ("https", 443, None, Some(443), "https://example.org/"),
+            ("https", 443, None, Some(8443), "https://example.org:8443/"),
+            ("https", 443, Some("http"), None, "http://example.org/"),
+            ("https", 443, Some("http"), Some(80), "http://example.org/"),
+            ("https", 443, Some("http"), Some(8080), "http://example.org:8080/"),
+            ("http", 80, Some("http"), Some(443), "http://example.org:443/"),
+        ];
+        for (client, listener_port, scheme, port, expected) in cases {
+            let redirect = Redirect { scheme: scheme.map(Into::into), port, ..REDIRECT };
+            let location = redirect_location(&redirect, &context(client, listener_port));
+            assert_eq!(location, format!("{expected}a/b?q=1"), "{client} {listener_port} {scheme:?} {port:?}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_replaces_host_and_path_and_keeps_the_query() {
+        let to = |path| Redirect { hostname: Some("example.com".into()), path: Some(path), ..REDIRECT };
+        let full = redirect_location(&to(PathRewrite::Full("/x".into())), &context("http", 80));
+        assert_eq!(full, "http://example.com/x?q=1");
+        let prefix = redirect_location(&to(PathRewrite::Prefix("/x".into())), &context("http", 80));
+        assert_eq!(prefix, "http://example.com/x/b?q=1");
+    }
+
+    #[test]
+    fn prefixes_are_replaced_by_whole_segments() {
+        // The specification's table (HTTPPathModifier), then what it leaves open.
+        let cases = [
+            ("/foo/bar", "/foo", "/xyz", "/xyz/bar"),
+            ("/foo/bar", "/foo", "/xyz/", "/xyz/bar"),
+            ("/foo/bar", "/foo/", "/xyz", "/xyz/bar"),
+            ("/foo/bar", "/foo/", "/xyz/", "/xyz/bar"),
+            ("/foo", "/foo", "/xyz", "/xyz"),
+            ("/foo/", "/foo", "/xyz", "/xyz/"),
+            ("/foo/bar", "/foo", "", "/bar"),
+            ("/foo/", "/foo", "", "/"),
+            ("/foo", "/foo", "", "/"),
+            ("/foo/", "/foo", "/", "/"),
+            ("/foo", "/foo", "/", "/"),
+            ("/foo/bar", "/foo", "/", "/bar"),
+            ("/bar", "/", "/xyz", "/xyz/bar"),
+            ("/", "/", "/xyz", "/xyz/"),
+            ("/foo/bar", "/foo", "/a/../b", "/b/bar"),
+        ];
+        for (path, prefix, replacement, expected) in cases {
+            let new = rewrite_path(&PathRewrite::Prefix(replacement.into()), path, Some(prefix));
+            assert_eq!(new.as_deref(), Some(expected), "{path} {prefix} {replacement}");
+        }
+        assert_eq!(rewrite_path(&PathRewrite::Prefix("/x".into()), "/foo", None), None);
+    }
+
+    fn modifier(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str]) -> HeaderModifier {
+        let pairs = |list: &[(&str, &str)]| list.iter().map(|&(name, value)| (name.into(), value.into())).collect();
+        HeaderModifier { set: pairs(set), add: pairs(add), remove: remove.iter().map(|&name| name.into()).collect() }
+    }
+
+    #[test]
+    fn headers_are_set_added_and_removed_in_any_case() {
+        let mut headers = HeaderMap::new();
+        headers.append("x-set", HeaderValue::from_static("old"));
+        headers.append("x-set", HeaderValue::from_static("older"));
+        headers.append("x-add", HeaderValue::from_static("one"));
+        headers.append("x-gone", HeaderValue::from_static("x"));
+        modify_headers(&modifier(&[("X-Set", "new")], &[("x-ADD", "two")], &["X-Gone"]), &mut headers);
+        let values = |name: &str| headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().concat();
+        assert_eq!(values("x-set"), b"new");
+        assert_eq!(values("x-add"), b"onetwo");
+        assert_eq!(values("x-gone"), b"");
+    }
+
+    #[test]
+    fn framing_and_nonsense_are_left_alone() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("3"));
+        let bad =
+            modifier(&[("Transfer-Encoding", "chunked"), ("a b", "x"), ("x-a", "a\r\nb: c")], &[], &["content-length"]);
+        modify_headers(&bad, &mut headers);
+        assert_eq!(headers.len(), 1);
+        assert_eq!(headers.get(CONTENT_LENGTH), Some(&HeaderValue::from_static("3")));
+    }
+
+    #[test]
+    fn a_rewrite_changes_host_and_path() {
+        let rewrite = Rewrite { hostname: Some("one.example".into()), path: Some(PathRewrite::Full("/x".into())) };
+        let filters = [Filter::RequestHeaders(modifier(&[("x-a", "b")], &[], &[])), Filter::Rewrite(rewrite)];
+        let mut headers = HeaderMap::new();
+        let result = apply_request(&filters, "/foo", None, &mut headers);
+        assert_eq!(result, Rewritten { host: Some("one.example".into()), path: Some("/x".into()) });
+        assert_eq!(headers.get(HOST), Some(&HeaderValue::from_static("one.example")));
+        assert_eq!(headers.get("x-a"), Some(&HeaderValue::from_static("b")));
+    }
 }

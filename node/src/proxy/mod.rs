@@ -1,1 +1,45 @@
-//! proxy
+//! The proxy: from a request's head to its answer. Shared by the edge (requests of clients) and
+//! the hosting side of the tunnel (requests of other peers for pods of this node).
+//!
+//! Way in: [`handle`] for clients, [`PodHost`] for peers. The way of a request through the files:
+//! [`handle`](mod@handle) (sanitize, decide, answer) -> [`forward`] (pick, attempt, pick again)
+//! -> [`pool`] (a connection to a pod of this node) or [`Remote`] (the tunnel) -> [`body`]
+//! (the response on its way back, and the end of the exchange).
+
+pub mod access_log;
+mod answer;
+pub mod body;
+mod clock;
+mod context;
+mod exchange;
+mod forward;
+mod handle;
+mod host;
+mod latency;
+pub mod meter;
+pub mod metrics;
+mod plan;
+pub mod pool;
+mod remote;
+mod replay;
+mod retry;
+mod timer;
+mod view;
+
+pub use access_log::{AccessLog, AccessLogTarget};
+pub use body::ResponseBody;
+pub use clock::Clock;
+pub use context::{ConnectionInfo, ExpectedPeers, Local, ProxyContext};
+pub use handle::handle;
+pub use host::PodHost;
+pub use metrics::{ProxyMetrics, Totals};
+pub use remote::{Remote, RemoteError};
+pub use replay::Replay;
+pub use timer::{CoarseTimer, Deadline, TICK};
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks; what a panicked thread left behind is used as it is.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -2,8 +2,26 @@
 //!
 //! A stream opens with a header; the hosting peer answers `accepted` before it writes a byte to
 //! the pod, or refuses, and then the sender picks again.
+//!
+//! [`Tunnel::bind`] gives a handle, gossip's channel and a runner. The runner drives every QUIC
+//! connection on a runtime of its own; handles and the streams they open work on any.
 
+mod client;
+mod codec;
+mod endpoint;
+mod frame;
+mod gossip;
+mod host;
+mod metrics;
+mod peers;
+mod replay;
+mod runner;
+mod types;
+
+use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -12,6 +30,14 @@ use http_body_util::combinators::UnsyncBoxBody;
 use meshgate_core::snapshot::HeadId;
 
 use crate::identity::NodeName;
+use peers::Peers;
+use tokio::sync::mpsc;
+
+pub use gossip::{GossipChannel, MAX_GOSSIP_MESSAGE};
+pub use metrics::TunnelMetrics;
+pub use replay::{MAX_RETAINED, MAX_RETAINED_TOTAL, ReplayBody, empty};
+pub use runner::TunnelRunner;
+pub use types::{PeerDirectory, TunnelConfig, TunnelError, TunnelFailure, TunnelFailureKind, TunnelStats};
 
 /// Why a body broke off.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -53,4 +79,62 @@ pub trait Host: Send + Sync + 'static {
 pub trait Hosted: Send {
     /// Sends the request and returns the response head and body.
     fn send(self: Box<Self>, request: Request<Body>) -> BoxFuture<'static, Result<Response<Body>, BodyError>>;
+}
+
+/// A node's tunnels, for sending. Cheap to clone; usable from any thread.
+#[derive(Clone)]
+pub struct Tunnel {
+    shared: Arc<Shared>,
+}
+
+/// What handles and the runner share.
+struct Shared {
+    peers: Peers,
+    dial: mpsc::Sender<runner::Dial>,
+    metrics: TunnelMetrics,
+    gso: AtomicBool,
+}
+
+impl Shared {
+    fn new(dial: mpsc::Sender<runner::Dial>) -> Self {
+        Shared { peers: Peers::default(), dial, metrics: TunnelMetrics::default(), gso: AtomicBool::new(false) }
+    }
+
+    fn started(&self, gso: bool) {
+        self.gso.store(gso, Ordering::Relaxed);
+        self.metrics.gso_enabled.set(i64::from(gso));
+    }
+
+    /// Looks at every connection.
+    fn tick(&self, gauges: bool) {
+        for peer in self.peers.all() {
+            peer.tick(&self.metrics);
+            if let Some(stats) = gauges.then(|| peer.stats(self.gso.load(Ordering::Relaxed))).flatten() {
+                self.metrics.show(&peer.node.0, &stats);
+            }
+        }
+    }
+}
+
+impl Tunnel {
+    /// Whether a connection to the node is open and was heard from within 1.5 s.
+    pub fn alive(&self, node: &NodeName) -> bool {
+        self.shared.peers.get(node).is_some_and(|peer| peer.alive())
+    }
+
+    /// The connections to one node, if there are any.
+    pub fn stats(&self, node: &NodeName) -> Option<TunnelStats> {
+        self.shared.peers.get(node)?.stats(self.shared.gso.load(Ordering::Relaxed))
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &TunnelMetrics {
+        &self.shared.metrics
+    }
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tunnel").finish_non_exhaustive()
+    }
 }

@@ -1,5 +1,29 @@
 //! Compiles intent into resources. It can't fail: a bad object yields a [`Finding`] for itself,
 //! and every good one still ships. It is deterministic and ignores input order.
+//!
+//! What has to be compiled again after a change is decided in one place, `Dirty` in `compiler.rs`.
+
+mod addresses;
+mod backends;
+pub mod codes;
+mod compiler;
+mod endpoints;
+mod gateways;
+mod grants;
+mod hosts;
+mod ingress;
+mod ingress_tls;
+mod listeners;
+mod parents;
+pub mod precedence;
+mod regexes;
+mod routes;
+mod shadows;
+mod status;
+mod store;
+
+pub use compiler::Compiler;
+pub use regexes::{REGEX_NEST_LIMIT, REGEX_SIZE_LIMIT, path_regex, value_regex};
 
 use std::collections::BTreeMap;
 
@@ -58,9 +82,11 @@ pub struct ObjectStatus {
 /// One condition of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// Parent (`namespace/name`, for a route) or listener name (for a Gateway); empty: the object.
+    /// Parent (for a route: `namespace/name`, then `/section` and `:port` where the reference has
+    /// them) or listener name (for a Gateway); empty: the object.
     pub scope: String,
-    /// `Accepted`, `ResolvedRefs`, `Conflicted`, ...
+    /// `Accepted`, `ResolvedRefs`, `Conflicted`, ... `Programmed` only as False, for what was left
+    /// out of the snapshot.
     pub kind: &'static str,
     /// True or false.
     pub status: bool,
@@ -68,31 +94,4 @@ pub struct Condition {
     pub reason: &'static str,
     /// In words.
     pub message: String,
-}
-
-/// Holds all objects and what they compile to.
-#[derive(Debug)]
-pub struct Compiler {
-    settings: Settings,
-    objects: BTreeMap<ObjectRef, Object>,
-    allocations: Allocations,
-    resources: BTreeMap<Key, Resource>,
-}
-
-impl Compiler {
-    /// A compiler without objects. `allocations` come from the last snapshot.
-    pub fn new(settings: Settings, allocations: Allocations) -> Self {
-        Compiler { settings, objects: BTreeMap::new(), allocations, resources: BTreeMap::new() }
-    }
-
-    /// Applies changes and returns what they change.
-    pub fn apply(&mut self, changes: Vec<Change>) -> Compiled {
-        let _ = (&self.settings, &mut self.objects, &mut self.allocations, changes);
-        Compiled::default()
-    }
-
-    /// Everything compiled, by key.
-    pub fn resources(&self) -> &BTreeMap<Key, Resource> {
-        &self.resources
-    }
 }

@@ -1,9 +1,26 @@
 //! One canonical view of a request, made once before routing, for HTTP/1.1 and HTTP/2 alike; and
 //! its mirror for responses. What is matched is what is forwarded.
 
+mod authority;
+mod framing;
+mod headers;
+pub mod path;
+mod response;
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 
-use http::{StatusCode, request, response};
+use http::header::HOST;
+use http::{HeaderValue, Method, StatusCode, request};
+
+pub use response::{response, trailers};
+
+/// Header fields in one message, at most; more are answered with 431 (or 502).
+pub const HEADER_COUNT: usize = 100;
+
+/// Bytes of all header fields of one message, at most: names, values and 4 for each field.
+pub const HEADER_BYTES: usize = 64 * 1024;
 
 /// What the shell knows of the connection.
 #[derive(Clone, Copy, Debug)]
@@ -46,23 +63,52 @@ pub struct Refused {
 
 /// Checks a request and makes it canonical: rewrites `parts.headers` (one `Host`, no hop-by-hop
 /// fields, no untrusted forwarded fields, own forwarded fields) and returns the view to route by.
+/// `parts.uri` stays as it was.
 ///
 /// Header order and framing were checked by the codec; this is what hyper leaves to its user
-/// (RFC 9110 7.2 and 7.6.1, RFC 9112 3.2 and 6.1, RFC 9113 8.2 and 8.3).
+/// (RFC 9110 7.2 and 7.6.1, RFC 9112 3.2 and 6.1, RFC 9113 8.2 and 8.3). HTTP/1.0 needs a `Host`
+/// too: without one there is nothing to route by.
 ///
 /// # Errors
 /// The client's fault: 400 (authority, path, framing), 405 (`CONNECT`), 417, 431, 501.
 pub fn request(parts: &mut request::Parts, connection: &Connection) -> Result<Canonical, Refused> {
-    let _ = (parts, connection);
-    Err(Refused { status: StatusCode::BAD_REQUEST, reason: "unimplemented", close: false })
+    let bad = |reason| Refused { status: StatusCode::BAD_REQUEST, reason, close: false };
+    framing::request(&mut parts.headers, parts.version)?;
+    if parts.method == Method::CONNECT {
+        return Err(Refused { status: StatusCode::METHOD_NOT_ALLOWED, reason: "connect", close: true });
+    }
+    if headers::too_many(&parts.headers) {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(Refused { status, reason: "headers_too_large", close: true });
+    }
+    if headers::padded(&parts.headers) {
+        return Err(bad("header_padded"));
+    }
+    let authority = authority::of(parts, connection.tls).map_err(bad)?;
+    let path = target_path(parts).map_err(bad)?;
+    let query = parts.uri.query().map(query).transpose().map_err(bad)?;
+    headers::expect(&mut parts.headers)?;
+    let upgrade = headers::remove_hop_by_hop(&mut parts.headers, parts.version)?;
+    headers::remove_underscores(&mut parts.headers);
+    headers::join_cookies(&mut parts.headers);
+    let host = HeaderValue::try_from(authority.header()).map_err(|_| bad("authority_bad_host"))?;
+    headers::forwarded(&mut parts.headers, connection, &host);
+    parts.headers.insert(HOST, host);
+    Ok(Canonical { host: authority.host, port: authority.port, path, query, upgrade })
 }
 
-/// The mirror: removes hop-by-hop fields of a backend's response and refuses what would confuse
-/// the client's connection.
-///
-/// # Errors
-/// The backend's fault: 502.
-pub fn response(parts: &mut response::Parts) -> Result<(), Refused> {
-    let _ = parts;
-    Ok(())
+/// The normalised path of the request target; `*` only for `OPTIONS` (RFC 9112 3.2.4).
+fn target_path(parts: &request::Parts) -> Result<String, &'static str> {
+    match parts.uri.path() {
+        "*" if parts.method == Method::OPTIONS => Ok("*".to_owned()),
+        path => path::normalise(path),
+    }
+}
+
+/// The query as it is; only bytes that can't stand in a URI are refused.
+fn query(raw: &str) -> Result<String, &'static str> {
+    match raw.bytes().all(|byte| (0x21..0x7f).contains(&byte)) {
+        true => Ok(raw.to_owned()),
+        false => Err("query_bad_character"),
+    }
 }

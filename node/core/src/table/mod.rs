@@ -1,6 +1,17 @@
 //! Answers requests. Built from resources, swapped whole; a request sees one table from start to
 //! end.
 
+mod gateway;
+mod host;
+mod lines;
+mod path;
+mod query;
+mod route;
+mod service;
+mod update;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -8,9 +19,15 @@ use http::{HeaderMap, Method, StatusCode};
 
 use crate::balance::EndpointState;
 use crate::snapshot::{
-    AppProtocol, Backend, Certificate, Filter, GatewayAddress, HeadId, HostPattern, Key, Protocol, Resource,
+    AppProtocol, Backend, Certificate, Filter, GatewayAddress, HeadId, HostPattern, Key, PathMatch, Protocol, Resource,
     SessionAffinity, Timeouts,
 };
+
+pub use route::REGEX_SIZE_LIMIT;
+
+use gateway::GatewayEntry;
+use route::CompiledRoute;
+use service::Services;
 
 /// Features that this version has (`Route::needs`).
 pub const FEATURES: &[u32] = &[];
@@ -19,9 +36,16 @@ pub const FEATURES: &[u32] = &[];
 pub type Change = (Key, Option<Arc<Resource>>);
 
 /// The whole routing state of a peer.
-#[derive(Debug, Default)]
+///
+/// Cheap to clone: everything is shared.
+#[derive(Clone, Debug, Default)]
 pub struct Table {
     head: HeadId,
+    held: BTreeMap<Key, Held>,
+    gateways: Arc<HashMap<Key, Arc<GatewayEntry>>>,
+    routes: Arc<HashMap<Key, Arc<CompiledRoute>>>,
+    services: Arc<Services>,
+    certificates: Arc<HashMap<Key, Arc<Resource>>>,
 }
 
 /// A resource that can't be applied; its previous version goes on serving.
@@ -57,7 +81,8 @@ pub struct RequestHead<'a> {
     pub method: &'a Method,
     /// Headers.
     pub headers: &'a HeaderMap,
-    /// SNI of the connection, for HTTPS listeners.
+    /// SNI of the connection, for HTTPS listeners; the empty string for a TLS client that named
+    /// nobody (it is on the listener for every host), `None` where there is no TLS.
     pub sni: Option<&'a str>,
 }
 
@@ -99,7 +124,7 @@ pub struct Action {
 }
 
 /// A port of a Service with its endpoints.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ServicePort {
     /// What its pods speak.
     pub app: AppProtocol,
@@ -177,10 +202,12 @@ impl Table {
     }
 
     /// The next table: what did not change is reused, endpoint state is carried over. Resources
-    /// that can't be applied keep their previous version and are named.
+    /// that can't be applied keep their previous version; all that are held back now are named,
+    /// also those of earlier updates. [`Table::build`] is its oracle.
     pub fn update(&self, head: HeadId, changes: &[Change]) -> (Self, Vec<Held>) {
-        let _ = changes;
-        (Table { head }, Vec::new())
+        let next = update::update(self, head, changes);
+        let held = next.held.values().cloned().collect();
+        (next, held)
     }
 
     /// The head that this table shows.
@@ -190,48 +217,100 @@ impl Table {
 
     /// The sockets wanted, sorted, without duplicates.
     pub fn binds(&self) -> Vec<Bind> {
-        Vec::new()
+        let all = self.gateways.iter().flat_map(|(gateway, entry)| {
+            entry.binds().map(|(port, protocol)| Bind { gateway: gateway.clone(), port, protocol })
+        });
+        all.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Where a Gateway listens.
     pub fn gateway_address(&self, gateway: &Key) -> Option<&GatewayAddress> {
-        let _ = gateway;
-        None
+        self.gateways.get(gateway).map(|entry| &entry.address)
     }
 
     /// The certificate a TLS client that names `sni` is shown on a Gateway's port: of the
     /// listener with the most specific matching hostname; among its certificates the first that
     /// covers the name, else its first.
     pub fn certificate(&self, gateway: &Key, port: u16, sni: Option<&str>) -> Option<&Certificate> {
-        let _ = (gateway, port, sni);
-        None
+        let name = canonical(sni.unwrap_or_default());
+        let listener = self.gateways.get(gateway)?.listener(port, &name)?;
+        let mut offered = listener.listener.certificates.iter().filter_map(|key| self.certificate_by_key(key));
+        let first = offered.next()?;
+        if covers_name(first, &name) {
+            return Some(first);
+        }
+        Some(offered.find(|certificate| covers_name(certificate, &name)).unwrap_or(first))
     }
 
-    /// All certificates that listeners refer to; whoever serves them needs their keys.
+    /// All certificates that listeners refer to, sorted by key; whoever serves them needs their
+    /// private keys.
     pub fn certificates(&self) -> impl Iterator<Item = (&Key, &Certificate)> {
-        std::iter::empty()
+        let listeners = self.gateways.values().flat_map(|entry| &entry.listeners);
+        let keys: BTreeSet<&Key> = listeners.flat_map(|entry| &entry.listener.certificates).collect();
+        keys.into_iter().filter_map(|key| Some((key, self.certificate_by_key(key)?)))
+    }
+
+    fn certificate_by_key(&self, key: &Key) -> Option<&Certificate> {
+        match &**self.certificates.get(key)? {
+            Resource::Certificate(certificate) => Some(certificate),
+            _ => None,
+        }
     }
 
     /// Decides a request that came in on a Gateway's port.
+    ///
+    /// The listener is the one whose hostname matches the host most specifically, and no other
+    /// (GEP-3567 adds: 421 when the connection's SNI chose another one). Within it, hosts are
+    /// tried from the most specific, and matches of a host in order of precedence.
     pub fn decide(&self, gateway: &Key, port: u16, head: &RequestHead<'_>) -> Decision<'_> {
-        let _ = (gateway, port, head);
-        Decision::Reject(StatusCode::NOT_FOUND, "no_route")
+        const NO_ROUTE: Decision<'_> = Decision::Reject(StatusCode::NOT_FOUND, "no_route");
+        let Some(entry) = self.gateways.get(gateway) else { return NO_ROUTE };
+        let Some(listener) = entry.listener(port, head.host) else { return NO_ROUTE };
+        if let Some(sni) = head.sni {
+            let connected = entry.listener(port, &canonical(sni));
+            if !connected.is_some_and(|connected| std::ptr::eq(connected, listener)) {
+                return Decision::Reject(StatusCode::MISDIRECTED_REQUEST, "misdirected");
+            }
+        }
+        let Some(found) = listener.hosts.find(head.host, |paths| paths.find(head)) else { return NO_ROUTE };
+        let prefix = match &found.compiled().path {
+            PathMatch::Prefix(prefix) => Some(prefix.as_str()),
+            PathMatch::Exact(_) | PathMatch::Regex(_) => None,
+        };
+        Decision::Rule(Matched {
+            listener: &listener.listener.name,
+            route: &found.route.key,
+            rule: found.rule,
+            prefix,
+            action: &found.route.rules[found.rule].action,
+        })
     }
 
     /// A Service's port. `None`: the Service or the port does not exist.
     pub fn service(&self, service: &Key, port: u16) -> Option<&ServicePort> {
-        let _ = (service, port);
-        None
+        self.services.port(service, port)
     }
 
     /// What is known here of an endpoint that another peer wants to reach on `node`.
     pub fn hosted(&self, node: &str, address: SocketAddr) -> Hosted {
-        let _ = (node, address);
-        Hosted::NotHere
+        self.services.hosted(node, address)
     }
+}
 
-    /// One line for each (listener, host, match), in order of precedence within a host.
-    pub fn lines(&self) -> Vec<RouteLine> {
-        Vec::new()
+/// A server name as hostnames are written here: lower case, without a trailing dot.
+fn canonical(name: &str) -> Cow<'_, str> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
     }
+}
+
+/// Whether a certificate is good for a name: equal, or one label under a wildcard (RFC 6125 6.4.3).
+fn covers_name(certificate: &Certificate, name: &str) -> bool {
+    certificate.dns_names.iter().any(|dns| match dns.strip_prefix("*.") {
+        Some(suffix) => name.split_once('.').is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(suffix)),
+        None => dns.eq_ignore_ascii_case(name),
+    })
 }

@@ -1,0 +1,41 @@
+//! The mirror: what a backend says is checked as strictly as what a client says.
+
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderMap, HeaderValue, StatusCode, response};
+
+use super::{Refused, framing, headers};
+
+/// The mirror: removes hop-by-hop fields of a backend's response and refuses what would confuse
+/// the client's connection. A 101 keeps `Upgrade` and gets a plain `Connection: upgrade`; whether
+/// the client asked for it is for the caller to check ([`super::Canonical::upgrade`]).
+///
+/// # Errors
+/// The backend's fault: 502. `close` is about the backend's connection.
+pub fn response(parts: &mut response::Parts) -> Result<(), Refused> {
+    let refuse = |reason| Refused { status: StatusCode::BAD_GATEWAY, reason, close: true };
+    if headers::too_many(&parts.headers) {
+        return Err(refuse("upstream_headers_too_large"));
+    }
+    framing::response(&parts.headers).map_err(refuse)?;
+    let upgrade = match parts.status {
+        StatusCode::SWITCHING_PROTOCOLS => parts.headers.get(UPGRADE).cloned(),
+        _ => None,
+    };
+    let mut named = headers::named_by_connection(&parts.headers).unwrap_or_default();
+    // A backend can't have its own framing or content removed.
+    named.retain(|name| !headers::is_end_to_end(name));
+    headers::strip(&mut parts.headers, &named);
+    if let Some(upgrade) = upgrade {
+        parts.headers.insert(UPGRADE, upgrade);
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    Ok(())
+}
+
+/// Removes from trailers, of requests and of responses, what may only stand in a head: framing,
+/// routing, credentials, and what hops say to each other (RFC 9110 6.5.1).
+pub fn trailers(fields: &mut HeaderMap) {
+    const HEAD_ONLY: [&str; 4] = ["content-encoding", "content-range", "set-cookie", "www-authenticate"];
+    headers::strip(fields, &[]);
+    headers::remove_where(fields, |name| headers::is_end_to_end(name) || HEAD_ONLY.contains(&name.as_str()));
+}

@@ -1,0 +1,133 @@
+//! Property: a table that was updated step by step answers as one that was built from nothing;
+//! and endpoint state outlives tables, but not its endpoint.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+
+use meshgate_core::balance::EndpointState;
+use meshgate_core::snapshot::{
+    AppProtocol, Endpoint, EndpointSlice, HeadId, Key, Kind, Resource, Service, ServicePort, SessionAffinity,
+};
+use meshgate_core::table::{Change, Table};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::generate::{PORTS, Request, any_resource, requests};
+
+/// Everything a table can be asked, in words.
+fn all_answers(table: &Table, requests: &[Request]) -> Vec<String> {
+    let mut answers = vec![format!("{:?}", table.binds()), format!("{:?}", table.certificates().collect::<Vec<_>>())];
+    answers.extend(table.lines().iter().map(|line| format!("{line:?}")));
+    for name in ["g1", "g2"] {
+        let gateway = Key::new(Kind::Gateway, "infra", name);
+        answers.push(format!("{:?}", table.gateway_address(&gateway)));
+        for port in PORTS {
+            answers
+                .extend(requests.iter().map(|request| format!("{:?}", table.decide(&gateway, port, &request.head()))));
+            answers.extend(
+                [None, Some("a.test"), Some("other")]
+                    .map(|sni| format!("{:?}", table.certificate(&gateway, port, sni))),
+            );
+        }
+    }
+    for name in ["s1", "s2"] {
+        let service = Key::new(Kind::Service, "n1", name);
+        answers.extend([80, 81].map(|port| format!("{:?}", table.service(&service, port))));
+    }
+    for node in ["", "m1", "m2"] {
+        let addresses = (1..5).flat_map(|last| [8080, 8081].map(|port| SocketAddr::from(([10, 0, 0, last], port))));
+        answers.extend(addresses.map(|address| format!("{:?}", table.hosted(node, address))));
+    }
+    answers
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_updated_table_is_a_built_one(
+        steps in vec(vec((any_resource(), prop::bool::weighted(0.75)), 1..8), 1..6),
+        asked in vec(requests(), 12),
+    ) {
+        let mut table = Table::default();
+        let mut resources: BTreeMap<Key, Arc<Resource>> = BTreeMap::new();
+        for (rev, step) in steps.into_iter().enumerate() {
+            let mut changes: Vec<Change> = Vec::new();
+            for ((key, resource), stays) in step {
+                if stays {
+                    resources.insert(key.clone(), Arc::clone(&resource));
+                } else {
+                    resources.remove(&key);
+                }
+                changes.push((key, stays.then_some(resource)));
+            }
+            let head = HeadId { epoch: 1, rev: rev as u64 };
+            let (next, held) = table.update(head, &changes);
+            prop_assert!(held.is_empty(), "{:?}", held);
+            prop_assert_eq!(next.head(), head);
+            let (built, _) = Table::build(head, &resources);
+            prop_assert_eq!(all_answers(&next, &asked), all_answers(&built, &asked));
+            table = next;
+        }
+    }
+}
+
+const NODE: &str = "m1";
+
+fn service(name: &str) -> (Key, Option<Arc<Resource>>) {
+    let port = ServicePort { name: String::new(), port: 80, app: AppProtocol::Http1 };
+    let service = Service { ports: vec![port], affinity: SessionAffinity::None };
+    (Key::new(Kind::Service, "n1", name), Some(Arc::new(Resource::Service(service))))
+}
+
+fn slice(of: &str, addresses: &[u8]) -> (Key, Option<Arc<Resource>>) {
+    let endpoint = |&last: &u8| Endpoint {
+        address: [10, 0, 0, last].into(),
+        node: Some(NODE.into()),
+        zone: None,
+        pod: None,
+        ready: true,
+        serving: true,
+        terminating: false,
+    };
+    let endpoints = addresses.iter().map(endpoint).collect();
+    let service = Key::new(Kind::Service, "n1", of);
+    let slice = EndpointSlice { service, ports: vec![(String::new(), 8080)], endpoints };
+    (Key::new(Kind::Endpoints, "n1", of), Some(Arc::new(Resource::Endpoints(slice))))
+}
+
+fn states(table: &Table, service: &str) -> Vec<Arc<EndpointState>> {
+    let port = table.service(&Key::new(Kind::Service, "n1", service), 80).unwrap();
+    port.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.state)).collect()
+}
+
+#[test]
+fn endpoint_state_outlives_tables() {
+    let changes = [service("s1"), slice("s1", &[1, 2]), service("s2"), slice("s2", &[2])];
+    let (first, _) = Table::default().update(HeadId::default(), &changes);
+    let before = states(&first, "s1");
+    assert!(Arc::ptr_eq(&before[1], &states(&first, "s2")[0]), "one endpoint of two Services is one endpoint");
+
+    // The Service changes, an endpoint comes; and everything moves to another slice at once.
+    let (second, _) = first.update(HeadId::default(), &[service("s1"), slice("s1", &[1, 2, 3])]);
+    let after = states(&second, "s1");
+    assert!(Arc::ptr_eq(&before[0], &after[0]) && Arc::ptr_eq(&before[1], &after[1]));
+    let (third, _) = second.update(HeadId::default(), &[slice("s1", &[]), slice("s2", &[1, 2])]);
+    let moved = states(&third, "s2");
+    assert!(Arc::ptr_eq(&before[0], &moved[0]) && Arc::ptr_eq(&before[1], &moved[1]));
+}
+
+#[test]
+fn the_state_of_a_dropped_endpoint_goes_with_it() {
+    let (first, _) = Table::default().update(HeadId::default(), &[service("s1"), slice("s1", &[1, 2])]);
+    let weak: Vec<Weak<EndpointState>> = states(&first, "s1").iter().map(Arc::downgrade).collect();
+    let (second, _) = first.update(HeadId::default(), &[slice("s1", &[2])]);
+    drop(first);
+    assert!(weak[0].upgrade().is_none());
+    assert!(weak[1].upgrade().is_some());
+    let (third, _) = second.update(HeadId::default(), &[(slice("s1", &[]).0, None)]);
+    drop(second);
+    assert!(weak[1].upgrade().is_none());
+    assert!(states(&third, "s1").is_empty());
+}

@@ -1,0 +1,64 @@
+//! The end of a process, in order: not ready, not accepting, finishing, cut.
+
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::drain::{DrainControl, Phase};
+
+/// Returns when the process shall end: SIGTERM, SIGINT, or, where a parent holds a pipe to standard
+/// input, its end.
+pub(super) async fn requested(with_parent: bool) {
+    let wait = |kind| async move {
+        match signal(kind) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(error) => {
+                warn!("cannot wait for a signal: {error}");
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let parent = async {
+        if !with_parent {
+            std::future::pending::<()>().await;
+        }
+        let mut byte = [0];
+        let mut stdin = tokio::io::stdin();
+        while stdin.read(&mut byte).await.is_ok_and(|read| read > 0) {}
+    };
+    tokio::select! {
+        () = wait(SignalKind::terminate()) => info!("SIGTERM: draining"),
+        () = wait(SignalKind::interrupt()) => info!("SIGINT: draining"),
+        () = parent => info!("the parent is gone: draining"),
+    }
+}
+
+/// Drains: each phase as long as configured, the last at once when the edge has nothing left. A
+/// second signal cuts.
+pub(super) async fn drain(control: &DrainControl, config: &Config, mut edge_done: watch::Receiver<bool>) {
+    control.advance(Phase::Lead);
+    let again = requested(false);
+    tokio::pin!(again);
+    let orderly = async {
+        tokio::time::sleep(Duration::from_secs(config.drain_lead_seconds.into())).await;
+        control.advance(Phase::Draining);
+        let finished = tokio::time::timeout(
+            Duration::from_secs(config.drain_seconds.into()),
+            edge_done.wait_for(|done| *done),
+        );
+        if finished.await.is_err() {
+            warn!("requests are still running after {} s: cutting them", config.drain_seconds);
+        }
+    };
+    tokio::select! {
+        () = orderly => {}
+        () = &mut again => warn!("a second signal: cutting"),
+    }
+    control.advance(Phase::Cut);
+}

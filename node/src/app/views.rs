@@ -1,0 +1,46 @@
+//! What gossip says, as each part wants to see it. Pure.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+
+use crate::cluster::{LeaderClaim, Member, Members};
+use crate::identity::NodeName;
+use crate::replicate::{PeerInfo, PeerView};
+
+/// Who leads by its own word, the highest epoch first. Others may not have heard yet that a leader
+/// stepped down, so only a node's word about itself counts.
+pub(super) fn leader(members: &Members) -> Option<LeaderClaim> {
+    let own_word = |member: &Member| {
+        member.facts.leader.clone().filter(|claim| member.alive && claim.node == member.facts.node)
+    };
+    members.iter().filter_map(own_word).max_by_key(|claim| claim.epoch)
+}
+
+/// Where replication can get configuration.
+pub(super) fn peer_view(own: &NodeName, members: &Members) -> PeerView {
+    let others = members.iter().filter(|member| member.alive && member.facts.node != *own);
+    let info = |member: &Member| PeerInfo {
+        node: member.facts.node.clone(),
+        address: member.facts.sync,
+        head: member.facts.head,
+    };
+    PeerView { leader: leader(members).map(|claim| claim.node), peers: others.map(info).collect() }
+}
+
+/// Where the tunnels of the other gateways listen. A node that looks dead stays in: whether its
+/// tunnel answers, the tunnel knows best.
+pub(super) fn tunnels(own: &NodeName, members: &Members) -> HashMap<NodeName, SocketAddr> {
+    let others = members.iter().filter(|member| member.facts.roles.gateway && member.facts.node != *own);
+    others.map(|member| (member.facts.node.clone(), member.facts.tunnel)).collect()
+}
+
+/// Nodes whose pods are reached by tunnel.
+pub(super) fn expected(own: &NodeName, members: &Members) -> HashSet<NodeName> {
+    tunnels(own, members).into_keys().collect()
+}
+
+/// The highest epoch and rev that live peers announce. A hint: epochs count only from heads that a
+/// leader signed.
+pub(super) fn highest_rev(members: &Members) -> u64 {
+    members.iter().map(|member| member.facts.head.rev).max().unwrap_or_default()
+}

@@ -1,0 +1,276 @@
+//! Channels between parts, and the threads and small tasks that keep them moving.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::future::BoxFuture;
+use meshgate_core::snapshot::HeadId;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::{debug, error};
+
+use super::{Tasks, views};
+use crate::admin::http::Health;
+use crate::admin::{self, AdminContext};
+use crate::cluster::Members;
+use crate::config::{Config, base_address};
+use crate::drain::{Drain, Phase};
+use crate::edge;
+use crate::identity::{KeyStore, MeshTls, NodeName};
+use crate::proxy::{ExpectedPeers, PodHost};
+use crate::replicate::{self, Applied, BoxedIo, ForwardError, ForwardHandler, PeerView};
+use crate::tunnel::TunnelRunner;
+
+/// Handshakes of replication connections under way at once, and connections that wait to be served.
+const MAX_HANDSHAKES: usize = 64;
+
+/// A listener key that no table has needed for this long is forgotten.
+const KEY_GRACE: Duration = Duration::from_secs(2);
+
+/// Where gossip is greeted first.
+pub(super) fn seeds(config: &Config) -> Vec<SocketAddr> {
+    let others = config.seeds.iter().filter(|number| **number != config.number);
+    others.map(|number| SocketAddr::new(base_address(*number), config.ports.tunnel)).collect()
+}
+
+/// Forwards admin calls to a handler that is known only after replication was built.
+#[derive(Clone, Default)]
+pub(super) struct LateForward(Arc<OnceLock<Arc<dyn ForwardHandler>>>);
+
+impl LateForward {
+    pub(super) fn set(&self, handler: Arc<dyn ForwardHandler>) {
+        // Set once, in `build`; a second handler would be a bug without effect.
+        let _ = self.0.set(handler);
+    }
+}
+
+impl ForwardHandler for LateForward {
+    fn forward(&self, peer: &NodeName, method: &str, body: Bytes) -> BoxFuture<'static, Result<Bytes, ForwardError>> {
+        match self.0.get() {
+            Some(handler) => handler.forward(peer, method, body),
+            None => Box::pin(async { Err(ForwardError::Unavailable("this peer is starting".to_owned())) }),
+        }
+    }
+}
+
+/// Tells the tunnel and replication who is there.
+pub(super) fn follow_members(
+    tasks: &mut Tasks,
+    own: &NodeName,
+    mut members: watch::Receiver<Arc<Members>>,
+    directory: watch::Sender<Arc<HashMap<NodeName, SocketAddr>>>,
+    view: watch::Sender<Arc<PeerView>>,
+) {
+    let own = own.clone();
+    tasks.spawn_ok("members", async move {
+        loop {
+            let now = members.borrow_and_update().clone();
+            set(&directory, views::tunnels(&own, &now));
+            set(&view, views::peer_view(&own, &now));
+            if members.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn set<T: PartialEq>(sender: &watch::Sender<Arc<T>>, value: T) {
+    sender.send_if_modified(|now| {
+        let changed = **now != value;
+        if changed {
+            *now = Arc::new(value);
+        }
+        changed
+    });
+}
+
+/// Tells the edge and the tunnel which head the table shows.
+pub(super) fn follow_applied(
+    tasks: &mut Tasks,
+    mut applied: watch::Receiver<Option<Arc<Applied>>>,
+    head: watch::Sender<HeadId>,
+) {
+    tasks.spawn_ok("applied head", async move {
+        loop {
+            let now = applied.borrow_and_update().as_ref().map(|applied| applied.id());
+            if let Some(now) = now {
+                head.send_replace(now);
+            }
+            if applied.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Tells replication what the edge has bound.
+pub(super) fn follow_live(
+    tasks: &mut Tasks,
+    mut edge: watch::Receiver<edge::LiveReport>,
+    live: watch::Sender<replicate::LiveReport>,
+) {
+    tasks.spawn_ok("live report", async move {
+        loop {
+            let report = {
+                let now = edge.borrow_and_update();
+                let error = |error: &edge::BindError| replicate::BindError {
+                    gateway: error.gateway.clone(),
+                    listener: String::new(),
+                    address: error.address.map(|address| address.to_string()).unwrap_or_default(),
+                    message: error.message.clone(),
+                };
+                replicate::LiveReport { head: now.head, bind_errors: now.errors.iter().map(error).collect() }
+            };
+            live.send_replace(report);
+            if edge.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Nodes reached by tunnel, and the task that keeps them current.
+pub(super) fn expected(
+    own: &NodeName,
+    mut members: watch::Receiver<Arc<Members>>,
+) -> (impl Future<Output = ()> + Send + 'static, ExpectedPeers) {
+    let own = own.clone();
+    let expected: ExpectedPeers = Arc::new(ArcSwap::default());
+    let writing = Arc::clone(&expected);
+    let task = async move {
+        loop {
+            let now = members.borrow_and_update().clone();
+            let nodes = views::expected(&own, &now);
+            if **writing.load() != nodes {
+                writing.store(Arc::new(nodes));
+            }
+            if members.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    (task, expected)
+}
+
+/// Accepts replication connections and performs their handshakes side by side.
+pub(super) fn accept(listener: TcpListener, tls: MeshTls) -> impl Stream<Item = (BoxedIo, NodeName)> + Send + Unpin {
+    let (ready, connections) = mpsc::channel(MAX_HANDSHAKES);
+    // Ends when the server drops the stream.
+    tokio::spawn(async move {
+        let mut handshakes = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept(), if handshakes.len() < MAX_HANDSHAKES => accepted,
+                Some(_) = handshakes.join_next(), if !handshakes.is_empty() => continue,
+                () = ready.closed() => return,
+            };
+            let Ok((stream, from)) = accepted else {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let (tls, ready) = (tls.clone(), ready.clone());
+            handshakes.spawn(async move {
+                match tls.accept(stream).await {
+                    // Err: the server is gone.
+                    Ok((stream, node)) => drop(ready.send((Box::new(stream) as BoxedIo, node)).await),
+                    Err(error) => debug!(%from, "a replication connection was refused: {error}"),
+                }
+            });
+        }
+    });
+    ReceiverStream::new(connections)
+}
+
+/// Forgets listeners' keys that no table has needed for a while. A key that the reconciler has just
+/// put there for the next head is not touched.
+pub(super) async fn drop_unused_keys(
+    keys: Arc<KeyStore>,
+    applied: watch::Receiver<Option<Arc<Applied>>>,
+    drain: Drain,
+) {
+    let mut unused_before: BTreeSet<[u8; 32]> = BTreeSet::new();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(KEY_GRACE) => {}
+            () = drain.reached(Phase::Cut) => return,
+        }
+        let Some(now) = applied.borrow().clone() else { continue };
+        let needed: BTreeSet<[u8; 32]> = now.table.certificates().map(|(_, found)| found.key_hash).collect();
+        let held: BTreeSet<[u8; 32]> = keys.hashes().into_iter().collect();
+        let unused: BTreeSet<[u8; 32]> = held.difference(&needed).copied().collect();
+        let dropped: BTreeSet<[u8; 32]> = unused.intersection(&unused_before).copied().collect();
+        if !dropped.is_empty() {
+            let wanted: Vec<[u8; 32]> = held.difference(&dropped).copied().collect();
+            keys.retain(&wanted);
+        }
+        unused_before = unused;
+    }
+}
+
+/// A named thread.
+pub(super) fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).with_context(|| format!("cannot start thread {name}"))
+}
+
+fn with_runtime(
+    name: &'static str,
+    future: impl FnOnce() -> BoxFuture<'static, anyhow::Result<()>> + Send + 'static,
+) -> anyhow::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .with_context(|| format!("cannot make the runtime of {name}"))?;
+    thread(name, move || {
+        if let Err(error) = runtime.block_on(future()) {
+            error!("{name}: {error:#}");
+        }
+    })
+}
+
+/// The tunnel has a runtime of its own.
+pub(super) fn tunnel_thread(runner: TunnelRunner, host: PodHost, drain: Drain) -> anyhow::Result<JoinHandle<()>> {
+    with_runtime("tunnel", move || {
+        Box::pin(async move {
+            let maintenance = host.maintain();
+            tokio::select! {
+                ended = runner.run(Arc::new(host), drain) => ended.context("the tunnel broke"),
+                () = maintenance => Ok(()),
+            }
+        })
+    })
+}
+
+/// Admin API, metrics and health have a runtime of their own: they must not disturb the data path.
+pub(super) fn admin_thread(
+    config: &Config,
+    context: AdminContext,
+    health: Health,
+    drain: Drain,
+) -> anyhow::Result<JoinHandle<()>> {
+    let listen = |port: u16, what: &str| {
+        let address = config.at(port);
+        let listener = std::net::TcpListener::bind(address)
+            .with_context(|| format!("cannot listen on {address} ({what})"))?;
+        listener.set_nonblocking(true)?;
+        anyhow::Ok(listener)
+    };
+    let api = listen(config.ports.admin, "admin API")?;
+    let metrics = listen(config.ports.metrics, "metrics and health")?;
+    with_runtime("admin", move || {
+        Box::pin(async move {
+            let (api, metrics) = (TcpListener::from_std(api)?, TcpListener::from_std(metrics)?);
+            let health = admin::http::serve(metrics, health, drain.clone());
+            let (served, ()) = tokio::join!(admin::service::serve(Arc::new(context), api, drain), health);
+            served
+        })
+    })
+}

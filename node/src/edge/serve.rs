@@ -1,0 +1,230 @@
+//! One connection of a client: TLS if its listener wants it, then HTTP until it ends.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use meshgate_core::snapshot::Protocol;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::accept::Accepted;
+use super::head_timer::HeadTimer;
+use super::sniff::sniff;
+use super::stats::count;
+use super::tls::UNRECOGNIZED_NAME;
+use super::worker::Worker;
+use crate::proxy::meter::Meter;
+use crate::proxy::{ConnectionInfo, handle};
+
+/// Bytes of a request's head.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Fields of a request's head.
+const MAX_HEADERS: usize = 100;
+
+/// HTTP/2 streams at the same time on a connection.
+const MAX_STREAMS: u32 = 100;
+
+/// HTTP/2 windows: of a stream, of a connection.
+const WINDOWS: (u32, u32) = (64 * 1024, 1024 * 1024);
+
+/// Bytes of answers that wait on an HTTP/2 stream.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Streams that a client's errors may make us reset before the connection is closed.
+const MAX_ERROR_RESETS: usize = 32;
+
+/// Streams that a client may reset before they were looked at.
+const MAX_PENDING_RESETS: usize = 20;
+
+/// How often an HTTP/2 client is asked whether it is alive, and how long it may take to answer.
+const PING: Duration = Duration::from_secs(30);
+
+/// Serves a connection to its end.
+pub async fn serve(worker: Arc<Worker>, accepted: Accepted) {
+    let Accepted { stream, client, bound, open } = accepted;
+    let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+    let Ok(stream) = stream else { return };
+    let _ = stream.set_nodelay(true);
+    let mut info = ConnectionInfo {
+        gateway: bound.gateway.clone(),
+        port: bound.port,
+        tls: bound.protocol == Protocol::Https,
+        client,
+        sni: None,
+        trusted: false,
+    };
+    let ended = match bound.protocol {
+        Protocol::Http => plain(&worker, &bound.closing, info, stream).await,
+        Protocol::Https => match shake_hands(&worker, &mut info, stream).await {
+            Ok(stream) => tls(&worker, &bound.closing, info, stream).await,
+            Err(error) => {
+                count(&worker.stats.handshakes_failed);
+                Err(error)
+            }
+        },
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%client, %error, "a client's connection ended");
+    }
+    drop(open);
+}
+
+async fn plain(
+    worker: &Arc<Worker>,
+    closing: &CancellationToken,
+    info: ConnectionInfo,
+    stream: TcpStream,
+) -> io::Result<()> {
+    let deadline = worker.local.timer.at(Instant::now() + worker.config.header_timeout);
+    let (is_h2, stream) = tokio::select! {
+        sniffed = sniff(stream) => sniffed?,
+        () = deadline => return Err(io::ErrorKind::TimedOut.into()),
+        () = closing.cancelled() => return Ok(()),
+    };
+    if is_h2 { h2(worker, closing, info, stream).await } else { h1(worker, closing, info, stream).await }
+}
+
+async fn tls(
+    worker: &Arc<Worker>,
+    closing: &CancellationToken,
+    info: ConnectionInfo,
+    stream: TlsStream<TcpStream>,
+) -> io::Result<()> {
+    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    if is_h2 { h2(worker, closing, info, stream).await } else { h1(worker, closing, info, stream).await }
+}
+
+/// The TLS handshake, within its time and with few others at the same time.
+async fn shake_hands(
+    worker: &Arc<Worker>,
+    info: &mut ConnectionInfo,
+    stream: TcpStream,
+) -> io::Result<TlsStream<TcpStream>> {
+    let handshake = async {
+        let _place = worker.handshakes.acquire().await.map_err(io::Error::other)?;
+        let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
+        let mut start = acceptor.await?;
+        info.sni = start.client_hello().server_name().map(str::to_ascii_lowercase);
+        let table = worker.local.table();
+        let config = worker.certificates.select(&table, &info.gateway, info.port, info.sni.as_deref());
+        match config {
+            Some(config) => start.into_stream(config).await,
+            None => {
+                start.io.write_all(&UNRECOGNIZED_NAME).await?;
+                start.io.shutdown().await?;
+                Err(io::Error::other("no certificate for the name that the client asked for"))
+            }
+        }
+    };
+    match tokio::time::timeout(worker.config.handshake_timeout, handshake).await {
+        Ok(result) => result,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+async fn h1<S>(worker: &Arc<Worker>, closing: &CancellationToken, info: ConnectionInfo, stream: S) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (stream, counts) = Meter::new(stream);
+    let config = &worker.config;
+    let timer = HeadTimer::new(worker.local.timer.clone(), counts, config.header_timeout, config.idle_timeout);
+    let (local, info) = (Arc::clone(&worker.local), Arc::new(info));
+    let service = service_fn(move |request| {
+        let answer = handle(Arc::clone(&local), Arc::clone(&info), request);
+        async move { Ok::<_, std::convert::Infallible>(answer.await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(timer)
+        .header_read_timeout(config.header_timeout)
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended.map_err(io::Error::other),
+        () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await.map_err(io::Error::other)
+}
+
+/// When an HTTP/2 connection last did something.
+struct Activity {
+    streams: AtomicUsize,
+    last: AtomicU64,
+}
+
+/// A stream in use.
+struct Busy {
+    activity: Arc<Activity>,
+    worker: Arc<Worker>,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.activity.streams.fetch_sub(1, Ordering::Relaxed);
+        self.activity.last.store(self.worker.local.context().clock.now(), Ordering::Relaxed);
+    }
+}
+
+async fn h2<S>(worker: &Arc<Worker>, closing: &CancellationToken, info: ConnectionInfo, stream: S) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let now = worker.local.context().clock.now();
+    let activity = Arc::new(Activity { streams: AtomicUsize::new(0), last: AtomicU64::new(now) });
+    let (served, by, info) = (Arc::clone(&activity), Arc::clone(worker), Arc::new(info));
+    let service = service_fn(move |request| {
+        served.streams.fetch_add(1, Ordering::Relaxed);
+        let busy = Busy { activity: Arc::clone(&served), worker: Arc::clone(&by) };
+        let answer = handle(Arc::clone(&by.local), Arc::clone(&info), request);
+        async move {
+            let answer = answer.await;
+            drop(busy);
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_header_list_size(MAX_HEAD as u32)
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .max_send_buf_size(SEND_BUFFER)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended.map_err(io::Error::other),
+        () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = idle(worker, &activity) => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await.map_err(io::Error::other)
+}
+
+/// Ends once a connection has had no stream for as long as a connection may be idle.
+async fn idle(worker: &Worker, activity: &Activity) {
+    let limit = u64::try_from(worker.config.idle_timeout.as_nanos()).unwrap_or(u64::MAX);
+    loop {
+        let since = worker.local.context().clock.now().saturating_sub(activity.last.load(Ordering::Relaxed));
+        let unused = activity.streams.load(Ordering::Relaxed) == 0;
+        if unused && since >= limit {
+            return;
+        }
+        let rest = if unused { limit - since } else { limit };
+        worker.local.timer.at(Instant::now() + Duration::from_nanos(rest)).await;
+    }
+}

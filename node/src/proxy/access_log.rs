@@ -1,0 +1,216 @@
+//! The access log: one line of JSON a request, written by a thread of its own. A slow disk drops
+//! lines, which are counted; it never makes a request wait.
+
+use std::io::{self, BufWriter, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+/// Lines that wait for the writer.
+const QUEUE: usize = 8_192;
+
+/// Where lines go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AccessLogTarget {
+    /// Nowhere; then requests do no work for it.
+    #[default]
+    Off,
+    /// The standard error stream.
+    Stderr,
+    /// Appended to a file.
+    File(PathBuf),
+}
+
+/// The requests' end of the log. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct AccessLog {
+    queue: Option<SyncSender<Box<Record>>>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// The other end; its owner gives it a thread.
+pub struct AccessLogWriter {
+    queue: Receiver<Box<Record>>,
+    output: Box<dyn Write + Send>,
+}
+
+/// One request.
+#[derive(Clone, Debug, Serialize)]
+pub struct Record {
+    /// Seconds since the epoch, with microseconds, of the request's head.
+    pub ts: f64,
+    /// `http`.
+    pub kind: &'static str,
+    /// The node that answered.
+    pub node: Arc<str>,
+    /// Gateway.
+    pub gateway: String,
+    /// Listener's name.
+    pub listener: String,
+    /// Route.
+    pub route: String,
+    /// Index of the rule.
+    pub rule: Option<usize>,
+    /// Method.
+    pub method: String,
+    /// Host.
+    pub host: String,
+    /// Path, without query, which may hold secrets.
+    pub path: String,
+    /// Status; 0 where the client left before there was one.
+    pub status: u16,
+    /// From the request's head to the end of the answer.
+    pub dur_us: u64,
+    /// From the request's sending to the answer's head.
+    pub upstream_us: u64,
+    /// Further attempts.
+    pub retries: u32,
+    /// The client.
+    pub src_ip: IpAddr,
+    /// The endpoint.
+    pub dst: Option<SocketAddr>,
+    /// Its pod.
+    pub dst_pod: Option<Arc<str>>,
+    /// Its node.
+    pub dst_node: Option<Arc<str>>,
+    /// `local`, `tunnel`, `direct`, `fallback`.
+    pub via: Option<&'static str>,
+    /// What the client spoke: `HTTP/1.1`, `HTTP/2.0`.
+    pub protocol: &'static str,
+    /// `ok` or what went wrong.
+    pub reason: &'static str,
+    /// Epoch of the table that decided.
+    pub epoch: u64,
+    /// Rev of the table that decided.
+    pub rev: u64,
+    /// User agent.
+    pub user_agent: Option<String>,
+}
+
+impl AccessLog {
+    /// Opens the log. The writer is `None` for [`AccessLogTarget::Off`].
+    ///
+    /// # Errors
+    /// The file can't be opened.
+    pub fn open(target: &AccessLogTarget) -> io::Result<(AccessLog, Option<AccessLogWriter>)> {
+        let output: Box<dyn Write + Send> = match target {
+            AccessLogTarget::Off => return Ok((AccessLog::default(), None)),
+            AccessLogTarget::Stderr => Box::new(io::stderr()),
+            AccessLogTarget::File(path) => Box::new(std::fs::OpenOptions::new().create(true).append(true).open(path)?),
+        };
+        let (sender, queue) = sync_channel(QUEUE);
+        let log = AccessLog { queue: Some(sender), dropped: Arc::default() };
+        Ok((log, Some(AccessLogWriter { queue, output })))
+    }
+
+    /// Someone reads it.
+    pub fn on(&self) -> bool {
+        self.queue.is_some()
+    }
+
+    /// Writes a line, or drops it where the writer is behind.
+    pub fn write(&self, record: Box<Record>) {
+        if let Some(queue) = &self.queue
+            && queue.try_send(record).is_err()
+        {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Lines dropped.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl AccessLogWriter {
+    /// Writes until every [`AccessLog`] is gone. Blocks: call it on a thread of its own.
+    pub fn run(self) {
+        let mut output = BufWriter::new(self.output);
+        while let Ok(first) = self.queue.recv() {
+            write_line(&mut output, &first);
+            while let Ok(record) = self.queue.try_recv() {
+                write_line(&mut output, &record);
+            }
+            // A full disk costs lines, nothing else.
+            let _ = output.flush();
+        }
+    }
+}
+
+fn write_line(output: &mut impl Write, record: &Record) {
+    if let Ok(mut line) = serde_json::to_vec(record) {
+        line.push(b'\n');
+        let _ = output.write_all(&line);
+    }
+}
+
+/// Seconds since the epoch.
+pub fn timestamp(time: SystemTime) -> f64 {
+    let micros = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
+    micros as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Box<Record> {
+        Box::new(Record {
+            ts: timestamp(UNIX_EPOCH + std::time::Duration::from_micros(1_500_000)),
+            kind: "http",
+            node: "n1".into(),
+            gateway: "default/web".into(),
+            listener: "http".into(),
+            route: "default/shop".into(),
+            rule: Some(0),
+            method: "GET".into(),
+            host: "shop.example".into(),
+            path: "/a\"b\n{}".into(),
+            status: 200,
+            dur_us: 10,
+            upstream_us: 5,
+            retries: 0,
+            src_ip: IpAddr::from([127, 0, 0, 1]),
+            dst: None,
+            dst_pod: None,
+            dst_node: None,
+            via: Some("local"),
+            protocol: "HTTP/1.1",
+            reason: "ok",
+            epoch: 1,
+            rev: 2,
+            user_agent: None,
+        })
+    }
+
+    #[test]
+    fn lines_are_json_and_one_line_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let (log, writer) = AccessLog::open(&AccessLogTarget::File(path.clone())).unwrap();
+        log.write(record());
+        log.write(record());
+        drop(log);
+        writer.unwrap().run();
+        let text = std::fs::read_to_string(path).unwrap();
+        assert_eq!(text.lines().count(), 2);
+        let line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert_eq!(line["path"], "/a\"b\n{}");
+        assert_eq!(line["ts"], 1.5);
+    }
+
+    #[test]
+    fn a_writer_that_is_behind_costs_lines_and_counts_them() {
+        let (log, _writer) = AccessLog::open(&AccessLogTarget::Stderr).unwrap();
+        for _ in 0..QUEUE + 3 {
+            log.write(record());
+        }
+        assert_eq!(log.dropped(), 3);
+    }
+}

@@ -1,0 +1,136 @@
+//! Answers of the proxy itself: redirects and errors. An error says whose fault it is, whether
+//! the request may be repeated, and what to check.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+/// An answer that no backend gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Status.
+    pub status: StatusCode,
+    /// For logs and metrics.
+    pub reason: &'static str,
+    /// Where a redirect leads.
+    pub location: Option<HeaderValue>,
+    /// The connection's framing can't be trusted: close it.
+    pub close: bool,
+    text: &'static str,
+}
+
+impl Answer {
+    /// An error.
+    pub const fn error(status: StatusCode, reason: &'static str, text: &'static str) -> Self {
+        Answer { status, reason, location: None, close: false, text }
+    }
+
+    /// A refusal of the table.
+    pub fn rejected(status: StatusCode, reason: &'static str) -> Self {
+        let text = match status {
+            StatusCode::NOT_FOUND => {
+                "no route matches this host and path; check the address, or the routes of this Gateway"
+            }
+            StatusCode::MISDIRECTED_REQUEST => "this host is served on another connection; open a new one for it",
+            _ => "this request can't be routed as configured; check the route's status",
+        };
+        Answer::error(status, reason, text)
+    }
+
+    /// A redirect.
+    pub fn redirect(status: u16, location: &str) -> Self {
+        let location = HeaderValue::from_str(location).ok();
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FOUND);
+        match location {
+            Some(location) => Answer { status, reason: "redirect", location: Some(location), close: false, text: "" },
+            None => RULE_BROKEN,
+        }
+    }
+
+    /// It is a fault of the mesh or of a backend, not of the client.
+    pub fn failed(&self) -> bool {
+        self.status.is_server_error()
+    }
+
+    /// The response. The body is empty for redirects.
+    pub fn response(&self) -> (Response<()>, Bytes) {
+        let mut response = Response::new(());
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        let body = if self.text.is_empty() {
+            Bytes::new()
+        } else {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+            Bytes::from(format!("{}: {}\n", self.reason, self.text))
+        };
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        if let Some(location) = &self.location {
+            headers.insert(header::LOCATION, location.clone());
+        }
+        if self.close {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        (response, body)
+    }
+}
+
+/// `sanitize` refused the request.
+pub fn refused(refused: meshgate_core::sanitize::Refused) -> Answer {
+    let text = "this request is not valid HTTP as the mesh understands it; repeat it only after a change";
+    Answer { close: refused.close, ..Answer::error(refused.status, refused.reason, text) }
+}
+
+/// A rule can't be served as declared.
+pub const RULE_BROKEN: Answer = Answer::error(
+    StatusCode::INTERNAL_SERVER_ERROR,
+    "rule_broken",
+    "the route's rule can't be served as declared; check the route's status",
+);
+
+/// This share of the requests goes to a backend that does not resolve.
+pub const BACKEND_INVALID: Answer = Answer::error(
+    StatusCode::INTERNAL_SERVER_ERROR,
+    "backend_invalid",
+    "the route names a backend that does not resolve; check ResolvedRefs in the route's status",
+);
+
+/// No backend has a weight.
+pub const NO_BACKEND: Answer = Answer::error(
+    StatusCode::INTERNAL_SERVER_ERROR,
+    "no_backend",
+    "the route's rule has no backend with a weight above zero; check the route",
+);
+
+/// The Service has no endpoint that may be picked.
+pub const NO_ENDPOINTS: Answer = Answer::error(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "no_endpoints",
+    "the backend Service has no ready endpoint; nothing was sent, a retry is safe",
+);
+
+/// Every endpoint that was tried refused before it took a byte.
+pub const ALL_REFUSED: Answer = Answer::error(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "endpoints_refused",
+    "no endpoint of the backend Service accepted the request; nothing was sent, a retry is safe",
+);
+
+/// The backend broke off.
+pub const UPSTREAM_BROKEN: Answer = Answer::error(
+    StatusCode::BAD_GATEWAY,
+    "upstream_broken",
+    "the backend broke off before it answered; it may have seen the request, repeat it only if that does no harm",
+);
+
+/// The backend's answer must not be passed on.
+pub const RESPONSE_REFUSED: Answer = Answer::error(
+    StatusCode::BAD_GATEWAY,
+    "response_refused",
+    "the backend's answer is not valid HTTP; it has seen the request",
+);
+
+/// Time is over.
+pub const TIMEOUT: Answer = Answer::error(
+    StatusCode::GATEWAY_TIMEOUT,
+    "timeout",
+    "the backend did not answer in time; it may have seen the request, repeat it only if that does no harm",
+);

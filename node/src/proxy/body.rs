@@ -1,0 +1,129 @@
+//! The answer's body on its way to the client. Its end is the end of the exchange.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::exchange::{Exchange, InFlight};
+use super::pool::PooledBody;
+use super::timer::Deadline;
+use crate::tunnel::{self, BodyError};
+
+/// An answer's body.
+pub struct ResponseBody {
+    inner: Inner,
+    exchange: Option<Exchange>,
+    in_flight: Option<InFlight>,
+    deadline: Option<Deadline>,
+}
+
+/// Where the bytes come from.
+pub(super) enum Inner {
+    /// From the proxy itself.
+    Own(Bytes),
+    /// From a pod.
+    Pooled(PooledBody),
+    /// Through the tunnel.
+    Remote(tunnel::Body),
+}
+
+impl ResponseBody {
+    /// A body of the proxy itself.
+    pub(super) fn own(bytes: Bytes, exchange: Exchange) -> Self {
+        ResponseBody { inner: Inner::Own(bytes), exchange: Some(exchange), in_flight: None, deadline: None }
+    }
+
+    /// A backend's body, which must end before `deadline`.
+    pub(super) fn backend(inner: Inner, exchange: Exchange, in_flight: InFlight, deadline: Option<Deadline>) -> Self {
+        let mut body = ResponseBody { inner, exchange: Some(exchange), in_flight: Some(in_flight), deadline };
+        if body.is_end_stream() {
+            body.ended();
+        }
+        body
+    }
+
+    fn ended(&mut self) {
+        self.exchange = None;
+        self.in_flight = None;
+        self.deadline = None;
+    }
+
+    fn broke(&mut self, reason: &'static str) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.broke(reason);
+        }
+        self.ended();
+    }
+
+    fn late(&mut self, cx: &mut Context<'_>) -> bool {
+        self.deadline.as_mut().is_some_and(|deadline| Pin::new(deadline).poll(cx).is_ready())
+    }
+}
+
+impl Inner {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
+            Inner::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Inner::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Inner::Pooled(body) => Pin::new(body).poll_frame(cx),
+            Inner::Remote(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = self.inner.poll_frame(cx);
+        match &polled {
+            Poll::Pending if self.late(cx) => {
+                self.broke("timeout");
+                return Poll::Ready(Some(Err("the backend's answer took too long".into())));
+            }
+            Poll::Pending => {}
+            Poll::Ready(None) => self.ended(),
+            Poll::Ready(Some(Ok(_))) if self.inner_ended() => self.ended(),
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(Some(Err(_))) => self.broke("upstream_broken"),
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner_ended()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Inner::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Inner::Pooled(body) => body.size_hint(),
+            Inner::Remote(body) => body.size_hint(),
+        }
+    }
+}
+
+impl ResponseBody {
+    fn inner_ended(&self) -> bool {
+        match &self.inner {
+            Inner::Own(bytes) => bytes.is_empty(),
+            Inner::Pooled(body) => body.is_end_stream(),
+            Inner::Remote(body) => body.is_end_stream(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        let own = matches!(self.inner, Inner::Own(_));
+        if let Some(exchange) = &mut self.exchange
+            && !own
+        {
+            exchange.abandoned();
+        }
+    }
+}

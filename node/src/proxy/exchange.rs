@@ -1,0 +1,209 @@
+//! One exchange, from a request's head to the end of its answer. Counts and logs it when it is
+//! dropped, however it ends.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::{StatusCode, Version, header, request};
+use meshgate_core::balance::EndpointState;
+use meshgate_core::snapshot::HeadId;
+use meshgate_core::table::{Endpoint, Matched};
+
+use super::access_log::{Record, timestamp};
+use super::context::{ConnectionInfo, Local, ProxyContext};
+use super::metrics::{End, OK, RuleMetrics, Via};
+
+/// Why an exchange without another reason ended before its answer.
+const CLIENT_GONE: &str = "client_gone";
+
+/// An exchange.
+pub struct Exchange {
+    local: Arc<Local>,
+    connection: Arc<ConnectionInfo>,
+    started: u64,
+    h2: bool,
+    rule: Option<Arc<RuleMetrics>>,
+    status: Option<StatusCode>,
+    reason: &'static str,
+    failed: bool,
+    via: Option<Via>,
+    /// When the attempt that counts was sent.
+    sent: u64,
+    /// Time waited for backends until the answer's head.
+    upstream: u64,
+    /// When the answer's head went out.
+    answered: u64,
+    retries: u32,
+    /// Only where there is an access log.
+    record: Option<Box<Record>>,
+}
+
+/// Counts in an endpoint's requests in flight while it lives.
+pub struct InFlight(Arc<EndpointState>);
+
+impl InFlight {
+    /// One more request.
+    pub fn new(state: &Arc<EndpointState>) -> Self {
+        state.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(state))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Exchange {
+    /// A request's head came in.
+    pub fn begin(local: &Arc<Local>, connection: &Arc<ConnectionInfo>, parts: &request::Parts) -> Self {
+        let context = local.context();
+        Exchange {
+            local: Arc::clone(local),
+            connection: Arc::clone(connection),
+            started: context.clock.now(),
+            h2: parts.version == Version::HTTP_2,
+            rule: None,
+            status: None,
+            reason: CLIENT_GONE,
+            failed: false,
+            via: None,
+            sent: 0,
+            upstream: 0,
+            answered: 0,
+            retries: 0,
+            record: context.access_log.on().then(|| Box::new(record(context, connection, parts))),
+        }
+    }
+
+    /// What the request asks for, and which table decides.
+    pub fn asks(&mut self, host: &str, path: &str, head: HeadId) {
+        if let Some(record) = &mut self.record {
+            record.host = host.to_owned();
+            record.path = path.to_owned();
+            record.epoch = head.epoch;
+            record.rev = head.rev;
+        }
+    }
+
+    /// A rule matched.
+    pub fn matched(&mut self, matched: &Matched<'_>, rule: Arc<RuleMetrics>) {
+        self.rule = Some(rule);
+        if let Some(record) = &mut self.record {
+            record.listener = matched.listener.to_owned();
+            record.route = format!("{}/{}", matched.route.namespace, matched.route.name);
+            record.rule = Some(matched.rule);
+        }
+    }
+
+    /// An attempt begins.
+    pub fn sends(&mut self, endpoint: &Endpoint, via: Via) {
+        self.via = Some(via);
+        self.sent = self.local.context().clock.now();
+        self.local.context().metrics.picked(via);
+        if let Some(record) = &mut self.record {
+            record.dst = Some(endpoint.address);
+            record.dst_pod.clone_from(&endpoint.pod);
+            record.dst_node.clone_from(&endpoint.node);
+        }
+    }
+
+    /// The attempt ended, with an answer's head or without. Returns (now, how long it took).
+    pub fn waited(&mut self) -> (u64, u64) {
+        let now = self.local.context().clock.now();
+        let waited = now.saturating_sub(self.sent);
+        self.upstream += waited;
+        (now, waited)
+    }
+
+    /// There will be one more attempt.
+    pub fn again(&mut self, why: &'static str) {
+        self.retries += 1;
+        self.local.context().metrics.retried(why, "again");
+    }
+
+    /// The answer's head goes out. `reason` is [`OK`] or what went wrong.
+    pub fn answers(&mut self, status: StatusCode, reason: &'static str, failed: bool) {
+        self.status = Some(status);
+        self.reason = reason;
+        self.failed = failed;
+        self.answered = self.local.context().clock.now();
+        // Until the body has ended, whoever drops it did not read it to its end.
+    }
+
+    /// The answer broke off.
+    pub fn broke(&mut self, reason: &'static str) {
+        self.reason = reason;
+        self.failed = true;
+    }
+
+    /// The client left before the answer's end.
+    pub fn abandoned(&mut self) {
+        if self.reason == OK {
+            self.reason = CLIENT_GONE;
+        }
+    }
+
+    fn end(&mut self) {
+        let now = self.local.context().clock.now();
+        let answered = if self.answered == 0 { now } else { self.answered };
+        let end = End {
+            status: self.status,
+            h2: self.h2,
+            reason: self.reason,
+            failed: self.failed,
+            duration: now.saturating_sub(self.started),
+            own: answered.saturating_sub(self.started).saturating_sub(self.upstream),
+            via: self.via,
+        };
+        self.local.context().metrics.finished(&self.connection.gateway, self.rule.as_deref(), &end);
+        if let Some(mut record) = self.record.take() {
+            record.status = self.status.map_or(0, |status| status.as_u16());
+            record.reason = self.reason;
+            record.dur_us = end.duration / 1_000;
+            record.upstream_us = self.upstream / 1_000;
+            record.retries = self.retries;
+            record.via = self.via.map(Via::name);
+            self.local.context().access_log.write(record);
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn record(context: &ProxyContext, connection: &ConnectionInfo, parts: &request::Parts) -> Record {
+    Record {
+        ts: timestamp(context.clock.wall()),
+        kind: "http",
+        node: Arc::clone(&context.node.0),
+        gateway: format!("{}/{}", connection.gateway.namespace, connection.gateway.name),
+        listener: String::new(),
+        route: String::new(),
+        rule: None,
+        method: parts.method.to_string(),
+        host: String::new(),
+        path: String::new(),
+        status: 0,
+        dur_us: 0,
+        upstream_us: 0,
+        retries: 0,
+        src_ip: connection.client.ip(),
+        dst: None,
+        dst_pod: None,
+        dst_node: None,
+        via: None,
+        protocol: if parts.version == Version::HTTP_2 { "HTTP/2.0" } else { "HTTP/1.1" },
+        reason: OK,
+        epoch: 0,
+        rev: 0,
+        user_agent: parts
+            .headers
+            .get(header::USER_AGENT)
+            .map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
+    }
+}

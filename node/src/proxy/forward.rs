@@ -1,0 +1,290 @@
+//! Sends a request to one of a Service's endpoints, and to another one where nothing was taken.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use http::{HeaderName, HeaderValue, Request, Response, Version, request, response};
+use meshgate_core::balance::pick;
+use meshgate_core::filter;
+use meshgate_core::sanitize;
+use meshgate_core::snapshot::{Filter, HeadId, Timeouts};
+use meshgate_core::table::{Endpoint, ServicePort};
+
+use super::answer::{self, Answer};
+use super::body::{Inner, ResponseBody};
+use super::context::{Local, ProxyContext};
+use super::exchange::{Exchange, InFlight};
+use super::handle::own;
+use super::metrics::{OK, Via};
+use super::pool::{RequestBody, SendError, Target};
+use super::remote::RemoteError;
+use super::replay::Replay;
+use super::timer::Deadline;
+use crate::identity::NodeName;
+use crate::tunnel::StreamHeader;
+
+/// Endpoints that are tried for one request.
+const MAX_ATTEMPTS: usize = 3;
+
+/// How long an answer's head may take where the rule sets no timeout.
+const DEFAULT_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Says how a response came, where the context asks for it.
+pub(super) const VIA: HeaderName = HeaderName::from_static("x-meshgate-via");
+
+/// A request on its way to a Service.
+pub struct Forward<'a> {
+    /// The process's share.
+    pub context: &'a ProxyContext,
+    /// The thread's share.
+    pub local: &'a Local,
+    /// The client.
+    pub client: SocketAddr,
+    /// The table that decided.
+    pub head: HeadId,
+    /// Where to.
+    pub port: &'a ServicePort,
+    /// Filters of the rule and of the backend, for the answer.
+    pub filters: [&'a [Filter]; 2],
+    /// Timeouts of the rule.
+    pub timeouts: Timeouts,
+    /// The request's head, in origin form.
+    pub parts: request::Parts,
+    /// The request's body.
+    pub body: Replay,
+    /// When the request's head was there.
+    pub arrived: Instant,
+}
+
+/// What an attempt brought.
+type Attempted = Result<(response::Parts, Inner), Failed>;
+
+/// Why an attempt brought no answer.
+enum Failed {
+    /// Nothing was taken: another endpoint may be tried.
+    Refused(&'static str),
+    /// The endpoint's peer can't be reached; nothing was taken.
+    PeerDead,
+    /// The pooled connection was stale, and nothing was sent: the endpoint itself may be fine.
+    Stale,
+    /// Something was sent. Whether no byte of an answer came.
+    Broken { silent: bool },
+    /// Time is over.
+    Late,
+}
+
+/// Endpoints that were tried, and what the next attempt may do.
+#[derive(Default)]
+struct Tried<'a> {
+    refused: Vec<SocketAddr>,
+    /// Its peer is dead, but it may be reached without it.
+    unreached: Option<&'a Endpoint>,
+    /// Something refused the request before it took it.
+    any: bool,
+}
+
+/// Forwards the request and returns the answer, a backend's or our own.
+pub async fn forward(forward: Forward<'_>, mut exchange: Exchange) -> Response<ResponseBody> {
+    let mut tried = Tried::default();
+    for attempt in 0..=MAX_ATTEMPTS {
+        let last = attempt == MAX_ATTEMPTS;
+        let Some((endpoint, via)) = forward.next(&mut tried, last) else {
+            let answer = if tried.any { answer::ALL_REFUSED } else { answer::NO_ENDPOINTS };
+            return own(forward.context, exchange, &answer);
+        };
+        let Some(request) = forward.request() else {
+            return own(forward.context, exchange, &answer::UPSTREAM_BROKEN);
+        };
+        exchange.sends(endpoint, via);
+        let in_flight = InFlight::new(&endpoint.state);
+        let attempted = forward.attempt(endpoint, via, request).await;
+        let (now, waited) = exchange.waited();
+        match attempted {
+            Ok((parts, inner)) => {
+                endpoint.state.observe(now, waited);
+                return forward.answer(via, parts, inner, in_flight, exchange);
+            }
+            Err(failed) => {
+                if let Some(answer) = forward.failed(failed, endpoint, &mut tried, &mut exchange) {
+                    return own(forward.context, exchange, &answer);
+                }
+            }
+        }
+    }
+    own(forward.context, exchange, &answer::ALL_REFUSED)
+}
+
+impl<'a> Forward<'a> {
+    /// The next endpoint. At last, and where none is left, one whose peer is dead is dialled.
+    fn next(&self, tried: &mut Tried<'a>, last: bool) -> Option<(&'a Endpoint, Via)> {
+        let picked = (!last)
+            .then(|| pick(self.port, self.context.clock.now(), rand::random(), &tried.refused))
+            .flatten()
+            .filter(|endpoint| !tried.refused.contains(&endpoint.address));
+        match picked {
+            Some(endpoint) => Some((endpoint, self.via(endpoint))),
+            None => tried.unreached.take().map(|endpoint| (endpoint, Via::Fallback)),
+        }
+    }
+
+    fn via(&self, endpoint: &Endpoint) -> Via {
+        match &endpoint.node {
+            Some(node) if **node == *self.context.node.0 => Via::Local,
+            Some(node) if self.context.expected.load().contains(&NodeName(Arc::clone(node))) => Via::Tunnel,
+            _ => Via::Direct,
+        }
+    }
+
+    /// The request from its start, if that is still there.
+    fn request(&self) -> Option<Request<RequestBody>> {
+        let attempt = self.body.attempt()?;
+        let body = if self.body.is_empty() { RequestBody::Empty } else { RequestBody::Attempt(attempt) };
+        let mut request = Request::new(body);
+        *request.method_mut() = self.parts.method.clone();
+        *request.uri_mut() = self.parts.uri.clone();
+        *request.version_mut() = Version::HTTP_11;
+        *request.headers_mut() = self.parts.headers.clone();
+        Some(request)
+    }
+
+    async fn attempt(&self, endpoint: &Endpoint, via: Via, request: Request<RequestBody>) -> Attempted {
+        let deadline = self.head_deadline().map(|at| self.local.timer.at(at));
+        let attempt = async {
+            match (via, &endpoint.node) {
+                (Via::Tunnel, Some(node)) => self.remote(NodeName(Arc::clone(node)), endpoint, request).await,
+                _ => self.direct(endpoint, request).await,
+            }
+        };
+        before(deadline, attempt).await.unwrap_or(Err(Failed::Late))
+    }
+
+    async fn direct(&self, endpoint: &Endpoint, request: Request<RequestBody>) -> Attempted {
+        let target = Target { address: endpoint.address, app: self.port.app };
+        let lease = self.local.pool.checkout(target).await.map_err(|_| Failed::Refused("connect"))?;
+        match lease.send(request).await {
+            Ok(response) => {
+                let (parts, body) = response.into_parts();
+                Ok((parts, Inner::Pooled(body)))
+            }
+            Err(SendError { unsent: true, reused: true, .. }) => Err(Failed::Stale),
+            Err(SendError { unsent: true, .. }) => Err(Failed::Refused("unsent")),
+            Err(SendError { silent, error, .. }) => {
+                tracing::debug!(endpoint = %endpoint.address, %error, "a backend broke off");
+                Err(Failed::Broken { silent })
+            }
+        }
+    }
+
+    async fn remote(&self, node: NodeName, endpoint: &Endpoint, request: Request<RequestBody>) -> Attempted {
+        let header = StreamHeader { endpoint: endpoint.address, client: self.client, chosen_by: self.head };
+        match self.context.remote.send(&node, header, request).await {
+            Ok(response) => {
+                let (parts, body) = response.into_parts();
+                Ok((parts, Inner::Remote(body)))
+            }
+            Err(RemoteError::Refused(_)) => Err(Failed::Refused("refused")),
+            Err(RemoteError::Unreachable(_)) => Err(Failed::PeerDead),
+            Err(RemoteError::Broken(error)) => {
+                tracing::debug!(%node, endpoint = %endpoint.address, %error, "a tunnelled request broke off");
+                Err(Failed::Broken { silent: true })
+            }
+        }
+    }
+
+    /// What becomes of a failed attempt: an answer, or `None` for one more.
+    fn failed(
+        &self,
+        failed: Failed,
+        endpoint: &'a Endpoint,
+        tried: &mut Tried<'a>,
+        exchange: &mut Exchange,
+    ) -> Option<Answer> {
+        match failed {
+            Failed::Late => return Some(answer::TIMEOUT),
+            // The next attempt finds another idle connection, or dials.
+            Failed::Stale => exchange.again("stale"),
+            Failed::Refused(why) => {
+                tried.refused.push(endpoint.address);
+                exchange.again(why);
+            }
+            Failed::PeerDead => {
+                tried.refused.push(endpoint.address);
+                tried.unreached = Some(endpoint);
+                exchange.again("peer_dead");
+            }
+            Failed::Broken { silent } => {
+                let repeatable = silent && self.parts.method.is_safe() && self.body.is_empty();
+                if !repeatable || !self.local.retries.withdraw() {
+                    return Some(answer::UPSTREAM_BROKEN);
+                }
+                tried.refused.push(endpoint.address);
+                exchange.again("broken");
+            }
+        }
+        tried.any = true;
+        None
+    }
+
+    fn answer(
+        &self,
+        via: Via,
+        mut parts: response::Parts,
+        inner: Inner,
+        in_flight: InFlight,
+        mut exchange: Exchange,
+    ) -> Response<ResponseBody> {
+        self.body.forget();
+        if let Err(refused) = sanitize::response(&mut parts) {
+            tracing::debug!(reason = refused.reason, "a backend's answer was refused");
+            return own(self.context, exchange, &answer::RESPONSE_REFUSED);
+        }
+        for filters in self.filters {
+            if !filters.is_empty() {
+                filter::apply_response(filters, &mut parts.headers);
+            }
+        }
+        if self.context.debug_headers {
+            parts.headers.insert(VIA, HeaderValue::from_static(via.name()));
+        }
+        parts.version = Version::HTTP_11;
+        parts.extensions.clear();
+        exchange.answers(parts.status, OK, false);
+        let deadline = self.end_deadline().map(|at| self.local.timer.at(at));
+        Response::from_parts(parts, ResponseBody::backend(inner, exchange, in_flight, deadline))
+    }
+
+    /// When the answer's head must be there.
+    fn head_deadline(&self) -> Option<Instant> {
+        let attempt = match (self.timeouts.backend_request, self.timeouts.request) {
+            (Some(timeout), _) => positive(timeout).map(|timeout| Instant::now() + timeout),
+            (None, Some(_)) => None,
+            (None, None) => Some(Instant::now() + DEFAULT_HEAD_TIMEOUT),
+        };
+        [attempt, self.end_deadline()].into_iter().flatten().min()
+    }
+
+    /// When the answer's end must be there.
+    fn end_deadline(&self) -> Option<Instant> {
+        self.timeouts.request.and_then(positive).map(|timeout| self.arrived + timeout)
+    }
+}
+
+/// Zero means none.
+fn positive(timeout: Duration) -> Option<Duration> {
+    (!timeout.is_zero()).then_some(timeout)
+}
+
+/// `future`'s output, or `None` once the deadline is over.
+async fn before<F: Future>(deadline: Option<Deadline>, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let Some(mut deadline) = deadline else { return Some(future.await) };
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Pin::new(&mut deadline).poll(cx).map(|()| None),
+    })
+    .await
+}

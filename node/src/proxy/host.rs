@@ -1,0 +1,154 @@
+//! The hosting side of the tunnel: other peers' requests for pods of this node.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use meshgate_core::snapshot::{AppProtocol, HeadId};
+use meshgate_core::table::Hosted as Known;
+use tokio::sync::watch;
+
+use super::context::ProxyContext;
+use super::pool::{Lease, Pool, RequestBody, SendError, Target};
+use super::replay::Replay;
+use crate::identity::NodeName;
+use crate::tunnel::{Body, BodyError, Host, Hosted, Refusal, StreamHeader};
+
+/// How long a request waits for the head that its sender decided by.
+const WAIT_FOR_HEAD: Duration = Duration::from_secs(2);
+
+/// How often idle connections are looked at.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Serves other peers' requests. Cheap to clone.
+#[derive(Clone)]
+pub struct PodHost {
+    context: Arc<ProxyContext>,
+    applied: watch::Receiver<HeadId>,
+    pool: Pool,
+}
+
+impl PodHost {
+    /// A host; `applied` says which head the context's table shows.
+    pub fn new(context: Arc<ProxyContext>, applied: watch::Receiver<HeadId>) -> Self {
+        let pool = Pool::new(context.source);
+        PodHost { context, applied, pool }
+    }
+
+    /// Closes idle connections, until dropped. For the tunnel's runtime.
+    pub fn maintain(&self) -> impl Future<Output = ()> + Send + 'static {
+        let pool = self.pool.clone();
+        async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                pool.sweep();
+            }
+        }
+    }
+
+    async fn reach(self, header: StreamHeader) -> Result<Box<dyn Hosted>, Refusal> {
+        let app = self.known(&header).await?;
+        let target = Target { address: header.endpoint, app };
+        let lease = self.pool.checkout(target).await.map_err(|error| {
+            tracing::debug!(endpoint = %header.endpoint, %error, "a pod of this node can't be reached");
+            Refusal::NotHere
+        })?;
+        let hosted = Connected { host: self, target, lease };
+        Ok(Box::new(hosted))
+    }
+
+    /// Looks the endpoint up, in a table at least as new as the sender's, if it comes in time.
+    async fn known(&self, header: &StreamHeader) -> Result<AppProtocol, Refusal> {
+        let known = self.look_up(header.endpoint);
+        let known = match known {
+            Known::Here(app) => return Ok(app),
+            _ if self.context.table.load().head() >= header.chosen_by => known,
+            _ => {
+                let mut applied = self.applied.clone();
+                let newer = applied.wait_for(|head| *head >= header.chosen_by);
+                // Too late, or no more heads: the answer is what is known then.
+                let _ = tokio::time::timeout(WAIT_FOR_HEAD, newer).await;
+                self.look_up(header.endpoint)
+            }
+        };
+        match known {
+            Known::Here(app) => Ok(app),
+            Known::Terminating => Err(Refusal::Terminating),
+            Known::NotHere => Err(Refusal::NotHere),
+        }
+    }
+
+    fn look_up(&self, address: SocketAddr) -> Known {
+        self.context.table.load().hosted(&self.context.node.0, address)
+    }
+}
+
+impl Host for PodHost {
+    fn connect(&self, _: &NodeName, header: StreamHeader) -> BoxFuture<'static, Result<Box<dyn Hosted>, Refusal>> {
+        self.clone().reach(header).boxed()
+    }
+}
+
+/// A pod's connection.
+struct Connected {
+    host: PodHost,
+    target: Target,
+    lease: Lease,
+}
+
+impl Hosted for Connected {
+    fn send(self: Box<Self>, request: Request<Body>) -> BoxFuture<'static, Result<Response<Body>, BodyError>> {
+        self.exchange(request).boxed()
+    }
+}
+
+impl Connected {
+    /// Sends the request; once more on a new connection where the pooled one was stale and
+    /// nothing was sent.
+    async fn exchange(self: Box<Self>, request: Request<Body>) -> Result<Response<Body>, BodyError> {
+        let Connected { host, target, lease } = *self;
+        host.context.metrics.hosted();
+        let (parts, body) = request.into_parts();
+        if !lease.reused() {
+            let request = Request::from_parts(parts, RequestBody::Other(body));
+            return lease.send(request).await.map(boxed).map_err(|failed| failed.error);
+        }
+        let replay = Replay::new(body, &host.context.retained);
+        let first = with_body(&parts, &replay).ok_or("the request's body can't be read")?;
+        let failed = match lease.send(first).await {
+            Ok(response) => {
+                replay.forget();
+                return Ok(boxed(response));
+            }
+            Err(failed) => failed,
+        };
+        let safe = parts.method.is_safe() && replay.is_empty();
+        match (may_repeat(&failed, safe), with_body(&parts, &replay)) {
+            (true, Some(again)) => {
+                let lease = host.pool.fresh(target).await?;
+                lease.send(again).await.map(boxed).map_err(|failed| failed.error)
+            }
+            _ => Err(failed.error),
+        }
+    }
+}
+
+/// A stale connection took nothing, or took what does no harm twice.
+fn may_repeat(failed: &SendError, safe: bool) -> bool {
+    failed.unsent || failed.silent && safe
+}
+
+fn with_body(parts: &http::request::Parts, replay: &Replay) -> Option<Request<RequestBody>> {
+    let attempt = replay.attempt()?;
+    let body = if replay.is_empty() { RequestBody::Empty } else { RequestBody::Attempt(attempt) };
+    Some(Request::from_parts(parts.clone(), body))
+}
+
+fn boxed(response: Response<super::pool::PooledBody>) -> Response<Body> {
+    response.map(|body| body.boxed_unsync())
+}

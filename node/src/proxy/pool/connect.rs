@@ -1,0 +1,83 @@
+//! Dials a pod and shakes hands.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hyper::client::conn::{http1 as h1, http2 as h2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::{H1, RequestBody};
+use crate::proxy::meter::Meter;
+
+/// How long a dial may take.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// Bytes of an answer's head.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Fields of an answer's head.
+const MAX_HEADERS: usize = 200;
+
+/// HTTP/2 windows: of a stream, of a connection.
+const WINDOWS: (u32, u32) = (256 * 1024, 4 * 1024 * 1024);
+
+/// How often an HTTP/2 connection is asked whether it is alive.
+const PING: Duration = Duration::from_secs(10);
+
+/// A new HTTP/1 connection.
+pub(super) async fn http1(address: SocketAddr, source: Option<IpAddr>) -> io::Result<H1> {
+    let (stream, counts) = Meter::new(dial(address, source).await?);
+    let (sender, connection) = h1::Builder::new()
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
+    // Ends with the connection: when the pod closes it, or the sender is dropped.
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::trace!(%address, %error, "upstream connection ended");
+        }
+    });
+    Ok(H1 { sender, counts })
+}
+
+/// A new HTTP/2 connection, by prior knowledge.
+pub(super) async fn http2(address: SocketAddr, source: Option<IpAddr>) -> io::Result<h2::SendRequest<RequestBody>> {
+    let stream = dial(address, source).await?;
+    let (sender, connection) = h2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
+        .max_header_list_size(MAX_HEAD as u32)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::trace!(%address, %error, "upstream connection ended");
+        }
+    });
+    Ok(sender)
+}
+
+async fn dial(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_nodelay(true)?;
+    if let Some(source) = source.filter(|source| fits(*source, address.ip())) {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    match tokio::time::timeout(CONNECT, socket.connect(address)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer to the dial")),
+    }
+}
+
+/// A loopback source reaches loopback addresses only.
+fn fits(source: IpAddr, target: IpAddr) -> bool {
+    source.is_ipv4() == target.is_ipv4() && source.is_loopback() == target.is_loopback()
+}

@@ -1,0 +1,256 @@
+//! Request bodies that can be sent again: what was read is kept, up to a limit, until the request
+//! has arrived for good.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use super::lock;
+use crate::tunnel::{self, BodyError};
+
+/// Bytes kept of one body.
+pub const RETAIN_BODY: usize = 64 * 1024;
+
+/// Bytes kept of all bodies of the process.
+pub const RETAIN_TOTAL: usize = 64 * 1024 * 1024;
+
+/// A request body that each attempt reads from its start. Cheap to clone.
+#[derive(Clone)]
+pub struct Replay(Option<Arc<Mutex<State>>>);
+
+struct State {
+    body: tunnel::Body,
+    /// What was read, from the start.
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+    /// Nothing more is kept: the request has arrived, or the limit was reached.
+    forgotten: bool,
+    /// Which attempt may read.
+    turn: u64,
+    budget: Arc<AtomicUsize>,
+}
+
+/// One attempt's reading of the body.
+pub struct Attempt {
+    state: Option<Arc<Mutex<State>>>,
+    turn: u64,
+    next: usize,
+    /// The end, trailers included, was returned.
+    done: bool,
+}
+
+impl Replay {
+    /// A replay of `body`; `budget` counts what all of them keep.
+    pub fn new<B>(body: B, budget: &Arc<AtomicUsize>) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyError>,
+    {
+        if body.is_end_stream() {
+            return Replay(None);
+        }
+        let body = http_body_util::BodyExt::boxed_unsync(http_body_util::BodyExt::map_err(body, Into::into));
+        Replay(Some(Arc::new(Mutex::new(State {
+            body,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            trailers: None,
+            ended: false,
+            forgotten: false,
+            turn: 0,
+            budget: Arc::clone(budget),
+        }))))
+    }
+
+    /// The body from its start; an earlier attempt can't read on. `None`: its start is gone.
+    pub fn attempt(&self) -> Option<Attempt> {
+        let Some(shared) = &self.0 else { return Some(Attempt { state: None, turn: 0, next: 0, done: true }) };
+        let mut state = lock(shared);
+        if state.forgotten {
+            return None;
+        }
+        state.turn += 1;
+        Some(Attempt { turn: state.turn, state: Some(Arc::clone(shared)), next: 0, done: false })
+    }
+
+    /// The request has arrived: nothing is kept any more.
+    pub fn forget(&self) {
+        if let Some(shared) = &self.0 {
+            lock(shared).forgotten = true;
+        }
+    }
+
+    /// The body is empty.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl State {
+    fn keep(&mut self, data: &Bytes) {
+        if self.forgotten {
+            return;
+        }
+        // The piece that crosses the limit is still kept: who stops reading there can go back.
+        if self.kept_bytes >= RETAIN_BODY || self.budget.load(Ordering::Relaxed) >= RETAIN_TOTAL {
+            self.forgotten = true;
+            self.release();
+            return;
+        }
+        self.budget.fetch_add(data.len(), Ordering::Relaxed);
+        self.kept_bytes += data.len();
+        self.kept.push(data.clone());
+    }
+
+    /// Gives kept bytes back to the budget. The attempt that reads is past all of them.
+    fn release(&mut self) {
+        self.kept.clear();
+        self.budget.fetch_sub(self.kept_bytes, Ordering::Relaxed);
+        self.kept_bytes = 0;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    let data = data.clone();
+                    self.keep(&data);
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    self.ended = true;
+                    self.trailers = Some(trailers.clone());
+                }
+            }
+            Poll::Ready(None) => self.ended = true,
+            // A body that broke off can't be sent again.
+            Poll::Ready(Some(Err(_))) => self.forgotten = true,
+            Poll::Pending => {}
+        }
+        polled
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+impl Body for Attempt {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let Some(shared) = &this.state else { return Poll::Ready(None) };
+        let mut state = lock(shared);
+        if state.turn != this.turn {
+            return Poll::Ready(Some(Err("another attempt took over".into())));
+        }
+        if let Some(data) = state.kept.get(this.next) {
+            this.next += 1;
+            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+        }
+        if this.done {
+            return Poll::Ready(None);
+        }
+        if state.ended {
+            this.done = true;
+            return Poll::Ready(state.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        let polled = state.poll(cx);
+        this.done = state.ended;
+        this.next = state.kept.len();
+        if state.forgotten && state.kept_bytes > 0 {
+            state.release();
+            this.next = 0;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let Some(shared) = &self.state else { return true };
+        let state = lock(shared);
+        self.done
+            || self.next >= state.kept.len() && state.trailers.is_none() && (state.ended || state.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let Some(shared) = &self.state else { return SizeHint::with_exact(0) };
+        let state = lock(shared);
+        let unread = state.kept.iter().skip(self.next).map(|data| data.len() as u64).sum::<u64>();
+        let rest = state.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + unread);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + unread);
+        }
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+
+    fn chunks(chunks: &[usize], trailers: bool) -> impl Body<Data = Bytes, Error = BodyError> + Send + 'static {
+        let mut frames: Vec<Result<Frame<Bytes>, BodyError>> =
+            chunks.iter().map(|size| Ok(Frame::data(Bytes::from(vec![b'x'; *size])))).collect();
+        if trailers {
+            frames.push(Ok(Frame::trailers(
+                [(http::header::ETAG, http::HeaderValue::from_static("t"))].into_iter().collect(),
+            )));
+        }
+        StreamBody::new(futures_util::stream::iter(frames))
+    }
+
+    #[tokio::test]
+    async fn a_second_attempt_reads_everything_again() {
+        let budget = Arc::new(AtomicUsize::new(0));
+        let replay = Replay::new(chunks(&[10, 20], true), &budget);
+        let mut first = replay.attempt().unwrap();
+        assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap().len(), 10);
+        let second = replay.attempt().unwrap();
+        assert!(first.frame().await.unwrap().is_err(), "the first attempt is over");
+        let collected = second.collect().await.unwrap();
+        assert_eq!(collected.trailers().unwrap().len(), 1);
+        assert_eq!(collected.to_bytes().len(), 30);
+        let third = replay.attempt().unwrap().collect().await.unwrap();
+        assert_eq!(third.trailers().unwrap().len(), 1);
+        assert_eq!(third.to_bytes().len(), 30);
+        drop(replay);
+        assert_eq!(budget.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_long_body_is_forgotten_and_read_once() {
+        let budget = Arc::new(AtomicUsize::new(0));
+        let replay = Replay::new(chunks(&[RETAIN_BODY, 1, 7], false), &budget);
+        let first = replay.attempt().unwrap();
+        assert_eq!(first.collect().await.unwrap().to_bytes().len(), RETAIN_BODY + 8);
+        assert!(replay.attempt().is_none());
+        assert_eq!(budget.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn what_has_arrived_is_not_kept() {
+        let budget = Arc::new(AtomicUsize::new(0));
+        let replay = Replay::new(chunks(&[10, 20, 30], false), &budget);
+        let _ = replay.attempt().unwrap().frame().await;
+        let mut second = replay.attempt().unwrap();
+        replay.forget();
+        assert_eq!(second.frame().await.unwrap().unwrap().into_data().unwrap().len(), 10);
+        assert_eq!(second.collect().await.unwrap().to_bytes().len(), 50);
+        assert_eq!(budget.load(Ordering::Relaxed), 0);
+        assert!(replay.attempt().is_none());
+    }
+}

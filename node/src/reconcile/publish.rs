@@ -1,0 +1,158 @@
+//! Turns compiled resources into commits: stamps generations, drops what did not change, signs.
+
+use bytes::Bytes;
+use meshgate_core::snapshot::{Head, HeadId, Key, Resource};
+use meshgate_wire::{Commit, HeadSigner, LeafChange, Snapshot, decode, encode, sign};
+use tracing::warn;
+
+/// The leader's view of what it has published in its term.
+pub struct Publisher<'a> {
+    mesh_id: String,
+    signer: &'a dyn HeadSigner,
+    head: HeadId,
+    next: HeadId,
+    snapshot: Snapshot,
+}
+
+impl<'a> Publisher<'a> {
+    /// Goes on from `held`. `epoch` is the term's; `highest_rev` the highest rev known of anywhere
+    /// in the mesh, because a rev never starts again.
+    pub fn new(
+        mesh_id: &str,
+        signer: &'a dyn HeadSigner,
+        epoch: u64,
+        held: (HeadId, Snapshot),
+        highest_rev: u64,
+    ) -> Self {
+        let (head, snapshot) = held;
+        let next = HeadId { epoch, rev: head.rev.max(highest_rev) + 1 };
+        Publisher { mesh_id: mesh_id.to_owned(), signer, head, next, snapshot }
+    }
+
+    /// What was published last, or gone on from.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The head published last, or gone on from.
+    pub fn head(&self) -> HeadId {
+        self.head
+    }
+
+    /// The commit that makes `resources` so. `None` when nothing differs and `force` is not set
+    /// (a term's first commit is forced: it tells everybody of the new epoch).
+    ///
+    /// # Errors
+    /// The leader could not sign: its own fault, nothing was published.
+    pub fn commit(&mut self, resources: Vec<(Key, Option<Resource>)>, force: bool) -> Result<Option<Commit>, String> {
+        let changes: Vec<LeafChange> =
+            resources.into_iter().filter_map(|(key, resource)| self.change(key, resource)).collect();
+        if changes.is_empty() && !force {
+            return Ok(None);
+        }
+        let snapshot = self.snapshot.apply(&changes);
+        snapshot.check_limits().map_err(|error| error.to_string())?;
+        let (routes_root, endpoints_root) = snapshot.roots();
+        let head = Head { mesh_id: self.mesh_id.clone(), id: self.next, routes_root, endpoints_root };
+        let signed = sign(&head, self.signer).map_err(|error| error.to_string())?;
+        let commit = Commit { head: signed, base: self.head, changes };
+        self.snapshot = snapshot;
+        self.head = self.next;
+        self.next.rev += 1;
+        Ok(Some(commit))
+    }
+
+    /// One resource's change; `None` if it is published like this already, or can't be published.
+    fn change(&self, key: Key, resource: Option<Resource>) -> Option<LeafChange> {
+        let old = self.snapshot.get(&key);
+        let Some(mut resource) = resource else {
+            return old.is_some().then_some(LeafChange { key, value: None });
+        };
+        stamp(&mut resource, old.and_then(|leaf| decode(key.kind, &leaf.value).ok()));
+        let value: Bytes = encode(&resource);
+        if old.is_some_and(|leaf| leaf.value == value) {
+            return None;
+        }
+        let change = LeafChange { key, value: Some(value) };
+        match change.check() {
+            Ok(()) => Some(change),
+            Err(error) => {
+                warn!("not published: {error}");
+                None
+            }
+        }
+    }
+}
+
+/// Where the source has no generations (directory mode), a resource's generation is a counter in
+/// the snapshot: it moves when the rest of the resource does.
+fn stamp(new: &mut Resource, old: Option<Resource>) {
+    let Some(generation) = generation_of(new).copied().filter(|generation| *generation == 0) else { return };
+    let stamped = old.map_or(1, |mut old| {
+        let before = generation_of(&mut old).map_or(0, |slot| std::mem::replace(slot, generation));
+        if old == *new { before } else { before + 1 }
+    });
+    if let Some(slot) = generation_of(new) {
+        *slot = stamped;
+    }
+}
+
+fn generation_of(resource: &mut Resource) -> Option<&mut u64> {
+    match resource {
+        Resource::Gateway(gateway) => Some(&mut gateway.generation),
+        Resource::Route(route) => Some(&mut route.generation),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meshgate_core::snapshot::{Kind, Route};
+    use meshgate_wire::Ed25519Signer;
+
+    use super::*;
+
+    fn signer() -> Ed25519Signer {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        Ed25519Signer::from_pkcs8(key.serialized_der(), Bytes::from_static(b"certificate")).unwrap()
+    }
+
+    fn route(needs: Vec<u32>) -> Resource {
+        Resource::Route(Route { generation: 0, created: None, attachments: Vec::new(), rules: Vec::new(), needs })
+    }
+
+    fn generation(publisher: &Publisher<'_>, key: &Key) -> u64 {
+        let mut resource = decode(key.kind, &publisher.snapshot().get(key).unwrap().value).unwrap();
+        *generation_of(&mut resource).unwrap()
+    }
+
+    #[test]
+    fn generations_move_with_content_and_survive_a_takeover() {
+        let key = Key::new(Kind::HttpRoute, "shop", "cart");
+        let signer = signer();
+        let mut first = Publisher::new("m", &signer, 1, (HeadId::default(), Snapshot::default()), 0);
+        assert!(first.commit(vec![(key.clone(), Some(route(vec![])))], true).unwrap().is_some());
+        assert_eq!(generation(&first, &key), 1);
+        assert!(first.commit(vec![(key.clone(), Some(route(vec![])))], false).unwrap().is_none(), "unchanged");
+        assert!(first.commit(vec![(key.clone(), Some(route(vec![7])))], false).unwrap().is_some());
+        assert_eq!(generation(&first, &key), 2);
+
+        let held = (first.head(), first.snapshot().clone());
+        let mut second = Publisher::new("m", &signer, 2, held, 40);
+        let commit = second.commit(vec![(key.clone(), Some(route(vec![7])))], true).unwrap().unwrap();
+        assert_eq!(commit.head.id(), HeadId { epoch: 2, rev: 41 }, "above every rev known");
+        assert!(commit.changes.is_empty(), "the takeover itself changes nothing");
+        assert_eq!(generation(&second, &key), 2);
+    }
+
+    #[test]
+    fn what_is_gone_is_deleted_once() {
+        let key = Key::new(Kind::HttpRoute, "shop", "cart");
+        let signer = signer();
+        let mut publisher = Publisher::new("m", &signer, 1, (HeadId::default(), Snapshot::default()), 0);
+        publisher.commit(vec![(key.clone(), Some(route(vec![])))], true).unwrap();
+        let commit = publisher.commit(vec![(key.clone(), None)], false).unwrap().unwrap();
+        assert_eq!(commit.changes, [LeafChange { key: key.clone(), value: None }]);
+        assert!(publisher.commit(vec![(key, None)], false).unwrap().is_none());
+    }
+}

@@ -1,0 +1,267 @@
+//! The sender's side: one stream a request, kept until it is accepted.
+//!
+//! A stream's reads and writes run on the caller's runtime: quinn's streams need none of their
+//! own. The connection behind them is driven by the runner's.
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Response, request};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt as _, StreamBody};
+use quinn::{RecvStream, SendStream};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use super::frame::{CLIENT_GONE, FrameReader, FrameWriter, Incoming, Kind, StreamError};
+use super::peers::{Peer, Slot};
+use super::runner::Dial;
+use super::{Body, BodyError, Refusal, ReplayBody, StreamHeader, Tunnel, TunnelFailure, TunnelFailureKind, codec};
+use crate::identity::NodeName;
+
+/// How long a request waits for a connection to be dialled.
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_millis(1500);
+/// How long a request waits for a place on full connections.
+const OPEN_LIMIT: Duration = Duration::from_secs(1);
+/// How long a request waits for the host's answer.
+const ACCEPT_LIMIT: Duration = Duration::from_secs(5);
+/// Attempts to open a stream, each on another connection.
+const OPEN_ATTEMPTS: usize = 3;
+
+impl Tunnel {
+    /// Sends a request to the endpoint on `node`.
+    ///
+    /// The head and what `body` can keep go at once; the rest once the host has accepted. On a
+    /// failure before that, [`ReplayBody::rewind`] makes `body` ready for another attempt. Dropping
+    /// the future or the response's body resets the stream, and the host drops its upstream.
+    pub async fn http(
+        &self,
+        node: &NodeName,
+        header: StreamHeader,
+        head: &request::Parts,
+        body: &mut ReplayBody,
+    ) -> Result<Response<Body>, TunnelFailure> {
+        let result = self.exchange(node, header, head, body).await;
+        if let Err(failure) = &result {
+            self.shared.metrics.failed(&failure.kind);
+        }
+        result
+    }
+
+    async fn exchange(
+        &self,
+        node: &NodeName,
+        header: StreamHeader,
+        head: &request::Parts,
+        body: &mut ReplayBody,
+    ) -> Result<Response<Body>, TunnelFailure> {
+        let (slot, send, receive) = self.open(node).await.map_err(|kind| TunnelFailure { kind, accepted: false })?;
+        let mut writer = FrameWriter::new(send, CLIENT_GONE);
+        let mut reader = FrameReader::new(receive);
+        let ended = body.is_end_stream();
+        let opening = codec::encode_header(&header);
+        writer.queue(Kind::Open, |buffer| buffer.extend_from_slice(&opening));
+        writer.queue(Kind::Head, |buffer| codec::encode_request(head, ended, buffer));
+        let mut upload = Upload { writer, ended };
+        if ended {
+            upload.writer.queue_end();
+        }
+        accepted(&slot, &mut upload, &mut reader, body)
+            .await
+            .map_err(|kind| TunnelFailure { kind, accepted: false })?;
+        let rest = body.commit();
+        let upload = upload.spawn(rest);
+        respond(reader, slot, upload)
+            .await
+            .map_err(|error| TunnelFailure { kind: TunnelFailureKind::Broken(error.to_string()), accepted: true })
+    }
+
+    /// A stream on a connection that is heard from.
+    async fn open(&self, node: &NodeName) -> Result<(Slot, SendStream, RecvStream), TunnelFailureKind> {
+        let unreachable = |reason: &str| TunnelFailureKind::Unreachable(reason.to_owned());
+        let peer = self.shared.peers.get(node).ok_or_else(|| unreachable("not a known peer"))?;
+        let started = Instant::now();
+        for _ in 0..OPEN_ATTEMPTS {
+            let slot = match peer.slot() {
+                Some(slot) => slot,
+                None => {
+                    self.connected(&peer).await?;
+                    continue;
+                }
+            };
+            if peer.wants_more() {
+                let _ = self.shared.dial.try_send(Dial(peer.clone()));
+            }
+            match timeout(OPEN_LIMIT, slot.link().connection.open_bi()).await {
+                Ok(Ok((send, receive))) => {
+                    self.shared.metrics.streams_opened.inc();
+                    self.shared.metrics.stream_open_wait.observe(started.elapsed().as_secs_f64());
+                    return Ok((slot, send, receive));
+                }
+                Ok(Err(_)) => slot.link().close(),
+                Err(_) => return Err(TunnelFailureKind::Refused(Refusal::Overloaded)),
+            }
+        }
+        Err(unreachable("its connections close as soon as they open"))
+    }
+
+    /// Waits until the runner has dialled.
+    async fn connected(&self, peer: &std::sync::Arc<Peer>) -> Result<(), TunnelFailureKind> {
+        if let Some(error) = peer.backing_off() {
+            return Err(TunnelFailureKind::Unreachable(error));
+        }
+        let mut dialled = peer.dialled.subscribe();
+        if peer.alive() {
+            return Ok(());
+        }
+        // A full queue means that the runner is about to look at all peers anyway.
+        if let Err(TrySendError::Closed(_)) = self.shared.dial.try_send(Dial(peer.clone())) {
+            return Err(TunnelFailureKind::Unreachable("the tunnel is closed".into()));
+        }
+        match timeout(CONNECT_LIMIT, dialled.changed()).await {
+            Ok(_) if peer.alive() => Ok(()),
+            Ok(_) => Err(TunnelFailureKind::Unreachable(peer.backing_off().unwrap_or_default())),
+            Err(_) => Err(TunnelFailureKind::Unreachable(format!("no connection within {CONNECT_LIMIT:?}"))),
+        }
+    }
+}
+
+/// The request on its way.
+struct Upload {
+    writer: FrameWriter,
+    ended: bool,
+}
+
+enum PumpError {
+    Stream(StreamError),
+    Client(BodyError),
+}
+
+impl Upload {
+    /// Sends what is queued and what `body` can keep; returns when there is no more of either.
+    /// May be cancelled: what was taken from the body is queued before anything is awaited.
+    async fn pump(&mut self, body: &mut ReplayBody) -> Result<(), PumpError> {
+        loop {
+            if self.ended {
+                return self.writer.finish().await.map_err(PumpError::Stream);
+            }
+            self.writer.flush().await.map_err(PumpError::Stream)?;
+            if !body.has_room() {
+                return Ok(());
+            }
+            self.take(body.frame().await).map_err(PumpError::Client)?;
+        }
+    }
+
+    fn take(&mut self, frame: Option<Result<Frame<Bytes>, BodyError>>) -> Result<(), BodyError> {
+        match frame {
+            Some(Ok(frame)) => self.writer.queue_body(frame),
+            Some(Err(error)) => return Err(error),
+            None => {
+                self.ended = true;
+                self.writer.queue_end();
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the rest beside the response. The task ends with the request, or by its handle.
+    fn spawn(mut self, mut rest: Body) -> Option<AbortOnDrop> {
+        if self.writer.is_done() {
+            return None;
+        }
+        let task = async move {
+            while !self.ended {
+                if self.writer.flush().await.is_err() || self.take(rest.frame().await).is_err() {
+                    // The host wants no more, or the client is gone: the drop resets the stream.
+                    return;
+                }
+            }
+            let _ = self.writer.finish().await;
+        };
+        Some(AbortOnDrop(tokio::spawn(task).abort_handle()))
+    }
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Sends until the host answers; an error unless it accepts.
+async fn accepted(
+    slot: &Slot,
+    upload: &mut Upload,
+    reader: &mut FrameReader,
+    body: &mut ReplayBody,
+) -> Result<(), TunnelFailureKind> {
+    let broken = |error: StreamError| TunnelFailureKind::Broken(error.to_string());
+    let answer = {
+        let mut pump = pin!(upload.pump(body));
+        let mut answer = pin!(reader.next());
+        let mut silence = pin!(slot.link().silence());
+        let mut limit = pin!(tokio::time::sleep(ACCEPT_LIMIT));
+        let mut pumping = true;
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answer => break answer.map_err(broken)?,
+                pumped = &mut pump, if pumping => match pumped {
+                    Ok(()) => pumping = false,
+                    Err(PumpError::Client(error)) => return Err(TunnelFailureKind::Client(error.to_string())),
+                    // A refusal stops the upload; the answer says so.
+                    Err(PumpError::Stream(StreamError::Reset(_))) => pumping = false,
+                    Err(PumpError::Stream(error)) => return Err(broken(error)),
+                },
+                () = &mut silence => return Err(TunnelFailureKind::Broken("the peer is silent".into())),
+                () = &mut limit => return Err(TunnelFailureKind::Broken("no answer in time".into())),
+            }
+        }
+    };
+    match answer {
+        Incoming::Frame(Kind::Accepted, _) => Ok(()),
+        Incoming::Frame(Kind::Refused, content) => match codec::decode_refusal(content) {
+            Ok(refusal) => Err(TunnelFailureKind::Refused(refusal)),
+            Err(error) => Err(TunnelFailureKind::Broken(error.to_string())),
+        },
+        _ => Err(TunnelFailureKind::Broken("neither accepted nor refused".into())),
+    }
+}
+
+/// Waits for the response's head; the body goes on reading.
+async fn respond(
+    mut reader: FrameReader,
+    slot: Slot,
+    upload: Option<AbortOnDrop>,
+) -> Result<Response<Body>, StreamError> {
+    let Incoming::Frame(Kind::Head, content) = reader.next().await? else {
+        return Err(codec::Malformed("no response head").into());
+    };
+    let (response, end) = codec::decode_response(content)?;
+    if end {
+        // The end follows at once; reading it lets the stream go without a reset.
+        reader.next_body().await?;
+        drop((slot, upload));
+        return Ok(response.map(|()| super::empty()));
+    }
+    Ok(response.map(|()| body(reader, (slot, upload))))
+}
+
+/// The rest of a stream as a body; `held` goes when it ends or is dropped.
+pub(super) fn body<T: Send + 'static>(reader: FrameReader, held: T) -> Body {
+    let parts = stream::unfold(Some((reader, held)), |state| async move {
+        let (mut reader, held) = state?;
+        match reader.next_body().await {
+            Ok(Some(frame)) => Some((Ok(frame), Some((reader, held)))),
+            Ok(None) => None,
+            Err(error) => Some((Err(BodyError::from(error)), None)),
+        }
+    });
+    StreamBody::new(parts).boxed_unsync()
+}

@@ -1,0 +1,170 @@
+//! The hosting side: takes streams of peers, and reaches pods of this node through [`Host`].
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use meshgate_core::snapshot::HeadId;
+use quinn::{RecvStream, SendStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+use super::frame::{FrameReader, FrameWriter, Incoming, Kind, MALFORMED, StreamError, TOO_LATE, UPSTREAM_FAILED};
+use super::metrics::{TunnelMetrics, refusal_reason};
+use super::{Body, Host, Hosted, Refusal, StreamHeader, client, codec};
+use crate::drain::{Drain, Phase};
+use crate::identity::NodeName;
+
+/// Streams that are served at once, over all connections of the process.
+const MAX_HOSTED: usize = 4096;
+/// How long a stream's opening may take.
+const OPENING_LIMIT: Duration = Duration::from_secs(5);
+/// How long a stream waits for a head that its sender already has.
+const HEAD_LIMIT: Duration = Duration::from_secs(2);
+/// How long a connection to a pod may take; below the time that senders wait.
+const CONNECT_LIMIT: Duration = Duration::from_millis(4500);
+
+/// What serving a stream takes.
+#[derive(Clone)]
+pub(super) struct Hosting {
+    pub host: Arc<dyn Host>,
+    pub applied: watch::Receiver<HeadId>,
+    pub drain: Drain,
+    pub metrics: TunnelMetrics,
+    room: Arc<Semaphore>,
+}
+
+impl Hosting {
+    pub(super) fn new(
+        host: Arc<dyn Host>,
+        applied: watch::Receiver<HeadId>,
+        drain: Drain,
+        metrics: TunnelMetrics,
+    ) -> Self {
+        Hosting { host, applied, drain, metrics, room: Arc::new(Semaphore::new(MAX_HOSTED)) }
+    }
+
+    /// Serves one stream to its end.
+    pub(super) async fn serve(self, peer: NodeName, send: SendStream, receive: RecvStream) {
+        let mut writer = FrameWriter::new(send, UPSTREAM_FAILED);
+        let reader = FrameReader::new(receive);
+        let gone = writer.stopped();
+        let mut gone = pin!(gone);
+        let result = tokio::select! {
+            biased;
+            result = self.exchange(&peer, &mut writer, reader) => result,
+            // The sender wants no answer: everything goes, the upstream with it. (An answer that
+            // arrived whole ends here too, harmlessly.)
+            _ = &mut gone => return self.metrics.hosted("client_gone"),
+        };
+        match result {
+            Ok(word) => self.metrics.hosted(word),
+            Err(StreamError::Malformed(error)) => {
+                tracing::debug!(%peer, %error, "stream refused");
+                writer.reset(MALFORMED);
+                self.metrics.hosted("malformed");
+            }
+            Err(error) => {
+                tracing::debug!(%peer, %error, "stream broke");
+                self.metrics.hosted("broken");
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        peer: &NodeName,
+        writer: &mut FrameWriter,
+        mut reader: FrameReader,
+    ) -> Result<&'static str, StreamError> {
+        let Ok(opening) = timeout(OPENING_LIMIT, opening(&mut reader)).await else {
+            writer.reset(TOO_LATE);
+            return Ok("too_late");
+        };
+        let (header, request, end) = opening?;
+        let Ok(_room) = self.room.clone().try_acquire_owned() else {
+            return refuse(writer, Refusal::Overloaded).await;
+        };
+        let hosted = match self.connect(peer, header).await {
+            Ok(hosted) => hosted,
+            Err(refusal) => return refuse(writer, refusal).await,
+        };
+        writer.queue(Kind::Accepted, |_| {});
+        writer.flush().await?;
+        let body = if end {
+            super::empty()
+        } else {
+            // The reader goes with the body, to wherever the upstream reads it.
+            client::body(reader, ())
+        };
+        let response = match hosted.send(request.map(|()| body)).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "upstream failed");
+                writer.reset(UPSTREAM_FAILED);
+                return Ok("upstream_failed");
+            }
+        };
+        let end = response.is_end_stream();
+        writer.queue(Kind::Head, |buffer| codec::encode_response(&response, end, buffer));
+        respond(writer, response.into_body()).await
+    }
+
+    async fn connect(&self, peer: &NodeName, header: StreamHeader) -> Result<Box<dyn Hosted>, Refusal> {
+        if self.drain.phase() >= Phase::Draining {
+            return Err(Refusal::Overloaded);
+        }
+        let wanted = header.chosen_by;
+        if *self.applied.borrow() < wanted {
+            let mut applied = self.applied.clone();
+            // Late or not, the host decides by what it has.
+            let _ = timeout(HEAD_LIMIT, applied.wait_for(|applied| *applied >= wanted)).await;
+        }
+        match timeout(CONNECT_LIMIT, self.host.connect(peer, header)).await {
+            Ok(result) => result,
+            Err(_) => Err(Refusal::NotHere),
+        }
+    }
+}
+
+async fn opening(reader: &mut FrameReader) -> Result<(StreamHeader, Request<()>, bool), StreamError> {
+    let Incoming::Frame(Kind::Open, content) = reader.next().await? else {
+        return Err(codec::Malformed("a stream must open with a header").into());
+    };
+    let header = codec::decode_header(content)?;
+    let Incoming::Frame(Kind::Head, content) = reader.next().await? else {
+        return Err(codec::Malformed("a request head must follow").into());
+    };
+    let (request, end) = codec::decode_request(content)?;
+    Ok((header, request, end))
+}
+
+async fn refuse(writer: &mut FrameWriter, refusal: Refusal) -> Result<&'static str, StreamError> {
+    let content = codec::encode_refusal(refusal);
+    writer.queue(Kind::Refused, |buffer| buffer.extend_from_slice(&content));
+    writer.finish().await?;
+    Ok(refusal_reason(refusal))
+}
+
+async fn respond(writer: &mut FrameWriter, mut body: Body) -> Result<&'static str, StreamError> {
+    if !body.is_end_stream() {
+        writer.flush().await?;
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(frame) => writer.queue_body(frame),
+                Err(error) => {
+                    tracing::debug!(%error, "upstream's body broke");
+                    writer.reset(UPSTREAM_FAILED);
+                    return Ok("upstream_failed");
+                }
+            }
+            writer.flush().await?;
+        }
+    }
+    writer.queue_end();
+    writer.finish().await?;
+    Ok("ok")
+}

@@ -1,0 +1,220 @@
+//! A reconciler on a real directory and a real lease file, with its commits applied to a snapshot.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use meshgate_core::intent::{ObjectKind, ObjectRef};
+use meshgate_core::snapshot::{HeadId, Key, Kind, Resource};
+use meshgate_node::drain::{self, DrainControl, Phase};
+use meshgate_node::identity::{InstanceId, KeyStore};
+use meshgate_node::reconcile::elect::{self, Candidate};
+use meshgate_node::reconcile::{LeaderHandle, ReconcileConfig, ReplicaView, start};
+use meshgate_wire::{Commit, Ed25519Signer, Snapshot, decode};
+use tokio::sync::{mpsc, watch};
+
+const SERVICE: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: cart, namespace: shop}
+spec: {ports: [{port: 80}]}
+";
+
+const GATEWAY: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: meshgate}
+spec: {controllerName: meshgate.dev/gateway-controller}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: web, namespace: shop}
+spec:
+  gatewayClassName: meshgate
+  listeners: [{name: http, port: 8080, protocol: HTTP}]
+";
+
+fn route(path: &str) -> String {
+    format!(
+        "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: cart, namespace: shop}}
+spec:
+  parentRefs: [{{name: web}}]
+  rules:
+  - matches: [{{path: {{type: PathPrefix, value: {path}}}}}]
+    backendRefs: [{{name: cart, port: 80}}]
+"
+    )
+}
+
+/// Stands for the replica: applies commits, in order, to a snapshot.
+#[derive(Clone, Default)]
+struct Applied(Arc<Mutex<(HeadId, Snapshot)>>);
+
+impl ReplicaView for Applied {
+    fn held(&self) -> (HeadId, Snapshot) {
+        self.0.lock().unwrap().clone()
+    }
+    fn head(&self) -> HeadId {
+        self.0.lock().unwrap().0
+    }
+    fn highest_rev(&self) -> u64 {
+        self.head().rev
+    }
+}
+
+impl Applied {
+    fn apply(&self, commit: &Commit) {
+        let mut held = self.0.lock().unwrap();
+        assert_eq!(commit.base, held.0, "a commit starts from what is held");
+        let next = held.1.apply(&commit.changes);
+        assert_eq!(next.roots(), commit.head.roots(), "the head says what the changes lead to");
+        *held = (commit.head.id(), next);
+    }
+
+    fn generation(&self, kind: Kind, name: &str) -> Option<u64> {
+        let held = self.0.lock().unwrap();
+        let leaf = held.1.get(&Key::new(kind, "shop", name))?;
+        match decode(kind, &leaf.value).unwrap() {
+            Resource::Route(route) => Some(route.generation),
+            Resource::Gateway(gateway) => Some(gateway.generation),
+            _ => None,
+        }
+    }
+}
+
+struct Running {
+    leader: LeaderHandle,
+    commits: mpsc::Receiver<Commit>,
+    control: DrainControl,
+    tasks: Vec<tokio::task::JoinHandle<anyhow::Result<()>>>,
+}
+
+fn reconciler(folder: &Path, instance: u64, applied: &Applied) -> Running {
+    let (control, drain) = drain::channel();
+    let (terms_sender, terms) = watch::channel(None);
+    let candidate = Candidate {
+        run: folder.join("run"),
+        node: "node-a".into(),
+        instance: InstanceId(instance),
+        seen_epoch: watch::channel(0).1,
+    };
+    let (sender, commits) = mpsc::channel(8);
+    let config = ReconcileConfig {
+        mesh_id: "mesh".into(),
+        source: folder.join("source"),
+        replica: Arc::new(applied.clone()),
+        signer: Arc::new(|_| {
+            let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
+            let signer = Ed25519Signer::from_pkcs8(key.serialized_der(), Bytes::from_static(b"certificate"));
+            Ok(Box::new(signer?) as Box<_>)
+        }),
+        keys: Arc::new(KeyStore::in_folder(folder.join("keys")).unwrap()),
+        commits: sender,
+    };
+    let (leader, leading) = start(config, terms, drain.clone());
+    let tasks = vec![tokio::spawn(elect::run(candidate, terms_sender, drain)), tokio::spawn(leading)];
+    Running { leader, commits, control, tasks }
+}
+
+impl Running {
+    /// The next commit, applied.
+    async fn next(&mut self, applied: &Applied) -> Commit {
+        let commit = tokio::time::timeout(Duration::from_secs(10), self.commits.recv()).await;
+        let commit = commit.expect("a commit within 10 s").expect("the reconciler runs");
+        applied.apply(&commit);
+        commit
+    }
+
+    async fn quiet(&mut self) {
+        assert!(self.commits.try_recv().is_err(), "nothing changed, so nothing is published");
+    }
+
+    async fn end(self) {
+        self.control.advance(Phase::Cut);
+        for task in self.tasks {
+            task.await.unwrap().unwrap();
+        }
+    }
+}
+
+fn folders() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["run", "source"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    for (name, text) in [("service", SERVICE), ("gateway", GATEWAY), ("route", &route("/cart"))] {
+        write(folder.path(), name, text);
+    }
+    folder
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    // As editors and `kubectl` users do: a whole new file, renamed into place.
+    let source = folder.join("source");
+    fs::write(source.join(".new"), text).unwrap();
+    fs::rename(source.join(".new"), source.join(format!("{name}.yaml"))).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_becomes_a_commit_and_bad_input_changes_nothing() {
+    let folder = folders();
+    let applied = Applied::default();
+    let mut running = reconciler(folder.path(), 1, &applied);
+    let first = running.next(&applied).await;
+    assert_eq!(first.head.id(), HeadId { epoch: 1, rev: 1 });
+    assert_eq!(applied.generation(Kind::HttpRoute, "cart"), Some(1));
+
+    write(folder.path(), "route", &route("/basket"));
+    let edit = running.next(&applied).await;
+    assert_eq!(edit.changes.len(), 1, "one object changed, one resource travels");
+    assert_eq!(applied.generation(Kind::HttpRoute, "cart"), Some(2));
+
+    // A file that does not parse keeps its last good objects, and is reported.
+    write(folder.path(), "route", "kind: HTTPRoute\n  broken: [");
+    running.leader.read_now().await.unwrap();
+    running.quiet().await;
+    let findings = running.leader.book().findings();
+    assert!(findings.iter().any(|finding| finding.origin.contains("route.yaml")), "{findings:?}");
+
+    // A directory that can't be read is no empty one.
+    let away = folder.path().join("away");
+    fs::rename(folder.path().join("source"), &away).unwrap();
+    assert!(running.leader.read_now().await.is_err());
+    running.quiet().await;
+    fs::rename(&away, folder.path().join("source")).unwrap();
+
+    // A file that is gone is a deletion.
+    fs::remove_file(folder.path().join("source/route.yaml")).unwrap();
+    let gone = running.next(&applied).await;
+    assert_eq!(gone.changes.len(), 1);
+    assert!(gone.changes[0].value.is_none());
+    running.leader.read_now().await.unwrap();
+    assert!(!running.leader.book().knows(&ObjectRef::new(ObjectKind::HttpRoute, "shop", "cart")));
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_takeover_goes_on_from_what_was_published() {
+    let folder = folders();
+    let applied = Applied::default();
+    let mut first = reconciler(folder.path(), 1, &applied);
+    first.next(&applied).await;
+    write(folder.path(), "route", &route("/basket"));
+    first.next(&applied).await;
+    first.end().await;
+
+    fs::remove_file(folder.path().join("source/service.yaml")).unwrap();
+    let mut second = reconciler(folder.path(), 2, &applied);
+    let takeover = second.next(&applied).await;
+    assert_eq!(takeover.head.id(), HeadId { epoch: 2, rev: 3 }, "a new epoch, the next rev");
+    let keys: Vec<String> = takeover.changes.iter().map(|change| change.key.to_string()).collect();
+    assert!(keys.contains(&"Service shop/cart".to_owned()), "what went meanwhile is deleted: {keys:?}");
+    assert!(!keys.iter().any(|key| key.starts_with("Gateway")), "what did not change does not travel: {keys:?}");
+    assert_eq!(applied.generation(Kind::Gateway, "web"), Some(1), "generations survive");
+    second.end().await;
+}
