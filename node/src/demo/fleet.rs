@@ -42,6 +42,8 @@ impl Node {
 pub const NODES: [Node; 3] =
     [Node { name: "node-a", number: 1 }, Node { name: "node-b", number: 2 }, Node { name: "node-c", number: 3 }];
 
+/// How long running requests may go on at the end of the demo.
+const CUT: Duration = Duration::from_secs(1);
 /// How long a peer may take to end before it is killed.
 const STOP: Duration = Duration::from_secs(3);
 /// How long a peer that died by itself stays away, so that a crash loop does not burn a core and
@@ -268,11 +270,15 @@ async fn started(inbox: &mut mpsc::Receiver<Order>) {
     }
 }
 
-/// SIGTERM, then the end of its standard input, then SIGKILL.
+/// SIGTERM and the end of its standard input; SIGTERM again, which cuts what still runs; SIGKILL.
 async fn end(mut process: Running) {
     signal(&process.child, Signal::TERM);
     drop(process.alive);
-    if tokio::time::timeout(STOP, process.child.wait()).await.is_err() {
+    if tokio::time::timeout(CUT, process.child.wait()).await.is_ok() {
+        return;
+    }
+    signal(&process.child, Signal::TERM);
+    if tokio::time::timeout(STOP - CUT, process.child.wait()).await.is_err() {
         // An error means that it has just ended.
         let _ = process.child.kill().await;
     }

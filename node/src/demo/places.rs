@@ -22,8 +22,13 @@ pub struct Summary {
 }
 
 impl Places {
-    /// From what each node's status says.
-    pub fn new(nodes: Vec<(Node, Vec<Bound>)>) -> Self {
+    /// From what each node's status says. A Gateway may be named with its kind, `Gateway edge/web`.
+    pub fn new(mut nodes: Vec<(Node, Vec<Bound>)>) -> Self {
+        for bound in nodes.iter_mut().flat_map(|(_, bounds)| bounds) {
+            if let Some((_, name)) = bound.gateway.rsplit_once(' ') {
+                bound.gateway = name.to_owned();
+            }
+        }
         Places(nodes)
     }
 
@@ -132,7 +137,7 @@ mod tests {
                     let n = node.number;
                     let mut all = vec![
                         bound("edge/web", 8443, &format!("127.{n}.1.1:8443"), "HTTPS"),
-                        bound("edge/web", 8080, &format!("127.{n}.1.1:8080"), "HTTP"),
+                        bound("Gateway edge/web", 8080, &format!("127.{n}.1.1:8080"), "HTTP"),
                         bound("in/gress", 80, &format!("127.{n}.3.1:10080"), "HTTP"),
                     ];
                     if n == 1 {

@@ -32,7 +32,7 @@ impl fmt::Display for Way {
 pub struct Via {
     /// How.
     pub way: Way,
-    /// The node of the pod that was picked.
+    /// The node whose peer took the request.
     pub node: String,
     /// Route and rule that decided, `namespace/name#0`.
     pub route: String,

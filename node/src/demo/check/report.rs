@@ -18,7 +18,7 @@ pub enum Detail {
         from: Node,
         /// What the peer says; none for answers without a route.
         via: Option<Via>,
-        /// The pod that answered; empty when the peer itself did.
+        /// The pod that answered, `cart-b@node-b`; empty when the peer itself did.
         pod: String,
         /// From before the connect to after the last byte.
         took: Duration,
@@ -86,7 +86,7 @@ fn line(what: &str, outcome: anyhow::Result<Detail>) -> String {
             let time = format!("{:.1} ms", took.as_secs_f64() * 1000.0);
             let (route, way, to) = match via {
                 Some(via) if pod.is_empty() => (via.route, via.way.to_string(), from.name.to_owned()),
-                Some(via) => (via.route, via.way.to_string(), format!("{} -> {pod}@{}", from.name, via.node)),
+                Some(via) => (via.route, via.way.to_string(), format!("{} -> {pod}", from.name)),
                 None => ("-".to_owned(), "-".to_owned(), from.name.to_owned()),
             };
             format!("ok    {what:<22} {asked:<36} {route:<20} {to:<28} {way:<8} {time:>8}")
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn lines_are_as_drawn() {
-        let via: Via = "tunnel node=node-b route=edge/cart#1 rev=3/17".parse().unwrap();
+        let via: Via = "tunnel node=node-a route=edge/cart#1 rev=3/17".parse().unwrap();
         let request = |via: Option<Via>, pod: &str| Detail::Request {
             asked: "GET shop.example/cart".into(),
             from: NODES[0],
@@ -114,7 +114,7 @@ mod tests {
         let text = captured(|screen| {
             let mut report = Report::new(screen);
             report.group("ROUTES").unwrap();
-            assert!(report.record("cross-node", Ok(request(Some(via.clone()), "cart-1"))).unwrap());
+            assert!(report.record("cross-node", Ok(request(Some(via.clone()), "cart-b@node-b"))).unwrap());
             assert!(report.record("unknown host", Ok(request(None, ""))).unwrap());
             assert!(report.record("takeover", Ok("node-b leads".to_owned().into())).unwrap());
             assert!(!report.record("same node", Err(anyhow::anyhow!("no answer"))).unwrap());
@@ -122,7 +122,7 @@ mod tests {
         });
         let expected = "
 ROUTES
-ok    cross-node             GET shop.example/cart                edge/cart#1          node-a -> cart-1@node-b      \
+ok    cross-node             GET shop.example/cart                edge/cart#1          node-a -> cart-b@node-b      \
 tunnel     1.2 ms
 ok    unknown host           GET shop.example/cart                -                    node-a                       \
 -          1.2 ms

@@ -175,7 +175,7 @@ async fn served_as(ask: anyhow::Result<Ask>, from: Node, want: Want) -> anyhow::
     let via = answer.via().with_context(|| format!("x-meshgate-via is {:?}", answer.header("x-meshgate-via")))?;
     ensure!(echo.service == want.service, "{} answered instead of {}", echo.service, want.service);
     ensure!(via.route.starts_with(want.route), "route {} decided instead of {}", via.route, want.route);
-    ensure!(via.node == echo.node, "the peer says {}, the pod runs on {}", via.node, echo.node);
+    ensure!(via.node == from.name, "{} says that it took it instead of {}", via.node, from.name);
     // The pod's own words are the proof: it accepts nobody but its node's peer.
     let way = if echo.node == from.name { Way::Local } else { Way::Tunnel };
     ensure!(via.way == way, "the peer says {}, but {} took it and {} answered", via.way, from.name, echo.node);
@@ -183,7 +183,13 @@ async fn served_as(ask: anyhow::Result<Ask>, from: Node, want: Want) -> anyhow::
         ensure!(way == wanted, "went {way} instead of {wanted}");
     }
     (want.also)(&answer, &echo)?;
-    Ok(Detail::Request { asked: ask.shown(), from, via: Some(via), pod: echo.pod, took: answer.took })
+    Ok(Detail::Request {
+        asked: ask.shown(),
+        from,
+        via: Some(via),
+        pod: format!("{}@{}", echo.pod, echo.node),
+        took: answer.took,
+    })
 }
 
 type Answered = (&'static str, Node, anyhow::Result<Ask>, u16, &'static str);
