@@ -35,7 +35,6 @@ pub(super) struct Threads {
 /// What every part is built from.
 struct Base<'a> {
     config: &'a Config,
-    started: Instant,
     node: NodeName,
     identity: NodeIdentity,
     run: RunDir,
@@ -47,11 +46,10 @@ struct Base<'a> {
 /// Builds a peer; its tasks run on the current runtime, its threads are returned.
 pub(super) async fn build(
     config: &Config,
-    started: Instant,
     drain: &Drain,
     tasks: &mut Tasks,
 ) -> anyhow::Result<Threads> {
-    let base = Base::new(config, started, drain)?;
+    let base = Base::new(config, drain)?;
     let (head_sender, head) = watch::channel(HeadId::default());
     let (directory_sender, directory) = watch::channel(Arc::default());
     let (tunnel, gossip, tunnel_runner) = base.tunnel(directory, head.clone())?;
@@ -132,7 +130,7 @@ struct Mesh {
 }
 
 impl<'a> Base<'a> {
-    fn new(config: &'a Config, started: Instant, drain: &'a Drain) -> anyhow::Result<Self> {
+    fn new(config: &'a Config, drain: &'a Drain) -> anyhow::Result<Self> {
         let node = NodeName::from(config.node.as_str());
         let run = RunDir::open(&config.run)?;
         let identity = NodeIdentity::issue(&run, node.clone(), InstanceId::random())?;
@@ -140,7 +138,7 @@ impl<'a> Base<'a> {
         let listener_keys = keys.load()?;
         info!(mesh = run.mesh_id(), instance = %identity.instance(), listener_keys, "identity");
         let telemetry = Telemetry::new(&config.node);
-        Ok(Base { config, started, node, identity, run, keys, telemetry, drain })
+        Ok(Base { config, node, identity, run, keys, telemetry, drain })
     }
 
     fn tunnel(
