@@ -46,6 +46,7 @@ struct Base<'a> {
 /// Builds a peer; its tasks run on the current runtime, its threads are returned.
 pub(super) async fn build(
     config: &Config,
+    started: Instant,
     drain: &Drain,
     tasks: &mut Tasks,
 ) -> anyhow::Result<Threads> {
