@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn quarantine_is_by_content() {
-        let value = encode(&Resource::Service(Service { ports: vec![], affinity: SessionAffinity::None }));
+        let value = encode(&Resource::Service(Service { ports: vec![], affinity: SessionAffinity::ClientIp }));
         let change = LeafChange { key: Key::new(Kind::Service, "a", "b"), value: Some(value) };
         let quarantine = BTreeSet::from_iter(pairs(std::slice::from_ref(&change)));
         assert_eq!(decode_changes(std::slice::from_ref(&change), &quarantine).1.len(), 1);

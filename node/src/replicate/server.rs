@@ -54,6 +54,8 @@ impl ServerTask {
         S: Stream<Item = (BoxedIo, NodeName)> + Send + Unpin + 'static,
     {
         let MeshService { tracker, ended, .. } = self.service.clone();
+        // Whoever drops this future ends the sessions too.
+        let _guard = ended.clone().drop_guard();
         let incoming = incoming.map(|(io, node)| Ok::<_, io::Error>(PeerIo { io, peer: PeerIdentity(node) }));
         let service = MeshServer::new(self.service)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
