@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use meshgate_core::snapshot::HeadId;
 use serde::{Deserialize, Serialize};
 
-use crate::identity::{InstanceId, NodeName};
+use crate::identity::{IdentityError, InstanceId, NodeIdentity, NodeName, Trust};
 
 /// Largest encoding of [`Facts`], before signature and certificate.
 pub const MAX_FACTS: usize = 1024;
@@ -59,4 +61,232 @@ pub struct LeaderClaim {
     pub node: NodeName,
     /// Since when, in milliseconds since 1970.
     pub since_ms: u64,
+}
+
+/// What is signed before the facts, so that no other signature of a node can stand for them.
+const CONTEXT: &[u8] = b"meshgate facts 1\0";
+/// Longest value that is looked at.
+const MAX_VALUE: usize = 4096;
+/// Length of a node id in gossip: half a blake3 of the node's name, in hexadecimal digits. Short,
+/// because each message carries all of them.
+const ID_DIGITS: usize = 16;
+
+/// A node's id in gossip.
+pub(super) fn gossip_id(node: &NodeName) -> String {
+    blake3::hash(node.0.as_bytes()).to_hex().chars().take(ID_DIGITS).collect()
+}
+
+/// Facts as they travel. `generation` and `serial` tie them to one life of the sender in gossip
+/// and order them within it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Wire {
+    generation: u64,
+    serial: u64,
+    node: String,
+    instance: u64,
+    tunnel: SocketAddr,
+    sync: SocketAddr,
+    admin: String,
+    roles: Roles,
+    head: (u64, u64),
+    roots: String,
+    leader: Option<(u64, String, u64)>,
+    ready: bool,
+    draining: bool,
+    version: String,
+    cert_not_after: u64,
+}
+
+/// A signed announcement: the two values that gossip carries for a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Signed {
+    /// Base64 of the facts, a dot, base64 of the signature.
+    pub facts: String,
+    /// Base64 of the certificate whose key signed; changes only when that is renewed.
+    pub certificate: String,
+}
+
+/// Facts that the node which they name has signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Verified {
+    pub facts: Facts,
+    pub serial: u64,
+}
+
+/// Why a value is not believed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unverified {
+    #[error("unreadable")]
+    Unreadable,
+    #[error("{0}")]
+    Signature(IdentityError),
+    #[error("signed by {0}, which is another node")]
+    Foreign(NodeName),
+    #[error("of another life of the node")]
+    Generation,
+}
+
+impl Unverified {
+    /// A word for metrics.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Unverified::Unreadable => "unreadable",
+            Unverified::Signature(_) => "signature",
+            Unverified::Foreign(_) => "foreign",
+            Unverified::Generation => "generation",
+        }
+    }
+}
+
+/// A certificate as its value.
+pub(super) fn encoded(certificate: &[u8]) -> String {
+    BASE64.encode(certificate)
+}
+
+/// Signs facts for one life in gossip.
+pub(super) fn sign(
+    identity: &NodeIdentity,
+    facts: &Facts,
+    generation: u64,
+    serial: u64,
+) -> Result<Signed, IdentityError> {
+    let payload = serde_json::to_vec(&Wire::of(facts, generation, serial))
+        .map_err(|error| IdentityError::Issue(error.to_string()))?;
+    if payload.len() > MAX_FACTS {
+        return Err(IdentityError::Issue(format!("facts of {} bytes; the limit is {MAX_FACTS}", payload.len())));
+    }
+    let (certificate, signature) = identity.sign_with_certificate(&message(identity.trust(), &payload))?;
+    let facts = format!("{}.{}", BASE64.encode(&payload), BASE64.encode(signature));
+    Ok(Signed { facts, certificate: encoded(&certificate) })
+}
+
+/// Reads values that gossip holds under an id and generation, if that node signed them.
+pub(super) fn verify(trust: &Trust, id: &str, generation: u64, value: &Signed) -> Result<Verified, Unverified> {
+    if value.facts.len() > MAX_VALUE || value.certificate.len() > MAX_VALUE {
+        return Err(Unverified::Unreadable);
+    }
+    let decode = |text: &str| BASE64.decode(text).map_err(|_| Unverified::Unreadable);
+    let (payload, signature) = value.facts.split_once('.').ok_or(Unverified::Unreadable)?;
+    let (payload, signature, certificate) = (decode(payload)?, decode(signature)?, decode(&value.certificate)?);
+    if payload.len() > MAX_FACTS {
+        return Err(Unverified::Unreadable);
+    }
+    let signer =
+        trust.verify_signed_by(&certificate, &message(trust, &payload), &signature).map_err(Unverified::Signature)?;
+    let wire: Wire = serde_json::from_slice(&payload).map_err(|_| Unverified::Unreadable)?;
+    if gossip_id(&signer) != id || *signer.0 != *wire.node {
+        return Err(Unverified::Foreign(signer));
+    }
+    if wire.generation != generation {
+        return Err(Unverified::Generation);
+    }
+    Ok(Verified { serial: wire.serial, facts: wire.facts() })
+}
+
+fn message(trust: &Trust, payload: &[u8]) -> Vec<u8> {
+    [CONTEXT, trust.mesh_id().as_bytes(), b"\0", payload].concat()
+}
+
+impl Wire {
+    fn of(facts: &Facts, generation: u64, serial: u64) -> Self {
+        Wire {
+            generation,
+            serial,
+            node: facts.node.to_string(),
+            instance: facts.instance.0,
+            tunnel: facts.tunnel,
+            sync: facts.sync,
+            admin: facts.admin.clone(),
+            roles: facts.roles,
+            head: (facts.head.epoch, facts.head.rev),
+            roots: facts.roots.clone(),
+            leader: facts.leader.as_ref().map(|claim| (claim.epoch, claim.node.to_string(), claim.since_ms)),
+            ready: facts.ready,
+            draining: facts.draining,
+            version: facts.version.clone(),
+            cert_not_after: facts.cert_not_after,
+        }
+    }
+
+    fn facts(self) -> Facts {
+        Facts {
+            node: NodeName::from(self.node.as_str()),
+            instance: InstanceId(self.instance),
+            tunnel: self.tunnel,
+            sync: self.sync,
+            admin: self.admin,
+            roles: self.roles,
+            head: HeadId { epoch: self.head.0, rev: self.head.1 },
+            roots: self.roots,
+            leader: self.leader.map(|(epoch, node, since_ms)| LeaderClaim {
+                epoch,
+                node: NodeName::from(node.as_str()),
+                since_ms,
+            }),
+            ready: self.ready,
+            draining: self.draining,
+            version: self.version,
+            cert_not_after: self.cert_not_after,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::RunDir;
+
+    fn facts(node: &str) -> Facts {
+        Facts {
+            node: node.into(),
+            instance: InstanceId(u64::MAX),
+            tunnel: "127.1.0.1:1".parse().unwrap(),
+            sync: "127.1.0.1:2".parse().unwrap(),
+            admin: "127.1.0.1:3".into(),
+            roles: Roles { gateway: true, reconciler: false },
+            head: HeadId { epoch: 1, rev: 2 },
+            roots: "abcd".into(),
+            leader: Some(LeaderClaim { epoch: 1, node: "x".into(), since_ms: 3 }),
+            ready: true,
+            draining: false,
+            version: "0.1".into(),
+            cert_not_after: 4,
+        }
+    }
+
+    #[test]
+    fn only_facts_that_the_named_node_signed_for_this_life_are_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunDir::open(folder.path().join("run")).unwrap();
+        let [a, b] = ["a", "b"].map(|node| NodeIdentity::issue(&run, node.into(), InstanceId(1)).unwrap());
+        let (id, trust) = (gossip_id(a.node()), run.trust());
+        let good = sign(&a, &facts("a"), 7, 1).unwrap();
+        assert!(good.facts.len() < MAX_FACTS, "{}", good.facts.len());
+        assert_eq!(verify(trust, &id, 7, &good).unwrap(), Verified { facts: facts("a"), serial: 1 });
+
+        let reason = |value: &Signed, id: &str, generation| verify(trust, id, generation, value).unwrap_err().reason();
+        assert_eq!(reason(&good, &id, 8), "generation");
+        assert_eq!(reason(&good, &gossip_id(b.node()), 7), "foreign");
+        assert_eq!(reason(&sign(&b, &facts("a"), 7, 1).unwrap(), &id, 7), "foreign");
+        assert_eq!(reason(&sign(&b, &facts("b"), 7, 1).unwrap(), &id, 7), "foreign");
+        let other = sign(&a, &facts("a"), 7, 2).unwrap();
+        let (payload, _) = other.facts.split_once('.').unwrap();
+        let (_, signature) = good.facts.split_once('.').unwrap();
+        let spliced = Signed { facts: format!("{payload}.{signature}"), ..good.clone() };
+        assert_eq!(reason(&spliced, &id, 7), "signature");
+        assert_eq!(reason(&Signed { facts: "x".into(), ..good.clone() }, &id, 7), "unreadable");
+
+        let elsewhere = RunDir::open(folder.path().join("other")).unwrap();
+        let stranger = NodeIdentity::issue(&elsewhere, "a".into(), InstanceId(1)).unwrap();
+        assert_eq!(reason(&sign(&stranger, &facts("a"), 7, 1).unwrap(), &id, 7), "signature");
+    }
+
+    #[test]
+    fn facts_that_are_too_long_are_not_signed() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunDir::open(folder.path().join("run")).unwrap();
+        let identity = NodeIdentity::issue(&run, "a".into(), InstanceId(1)).unwrap();
+        let long = Facts { admin: "x".repeat(MAX_FACTS), ..facts("a") };
+        assert!(sign(&identity, &long, 1, 1).is_err());
+    }
 }

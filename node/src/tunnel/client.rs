@@ -4,6 +4,7 @@
 //! own. The connection behind them is driven by the runner's.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -69,9 +70,7 @@ impl Tunnel {
         if ended {
             upload.writer.queue_end();
         }
-        accepted(&slot, &mut upload, &mut reader, body)
-            .await
-            .map_err(|kind| TunnelFailure { kind, accepted: false })?;
+        accepted(&slot, &mut upload, &mut reader, body).await?;
         let rest = body.commit();
         let upload = upload.spawn(rest);
         respond(reader, slot, upload)
@@ -82,8 +81,8 @@ impl Tunnel {
     /// A stream on a connection that is heard from.
     async fn open(&self, node: &NodeName) -> Result<(Slot, SendStream, RecvStream), TunnelFailureKind> {
         let unreachable = |reason: &str| TunnelFailureKind::Unreachable(reason.to_owned());
-        let peer = self.shared.peers.get(node).ok_or_else(|| unreachable("not a known peer"))?;
         let started = Instant::now();
+        let peer = self.peer(node).await.ok_or_else(|| unreachable("not a known peer"))?;
         for _ in 0..OPEN_ATTEMPTS {
             let slot = match peer.slot() {
                 Some(slot) => slot,
@@ -108,8 +107,21 @@ impl Tunnel {
         Err(unreachable("its connections close as soon as they open"))
     }
 
+    /// The peer; waits for the runner if the directory has only just named it.
+    async fn peer(&self, node: &NodeName) -> Option<Arc<Peer>> {
+        let mut replaced = self.shared.peers.replaced();
+        if let Some(peer) = self.shared.peers.get(node) {
+            return Some(peer);
+        }
+        if !self.shared.directory.borrow().contains_key(node) {
+            return None;
+        }
+        let _ = timeout(CONNECT_LIMIT, replaced.changed()).await;
+        self.shared.peers.get(node)
+    }
+
     /// Waits until the runner has dialled.
-    async fn connected(&self, peer: &std::sync::Arc<Peer>) -> Result<(), TunnelFailureKind> {
+    async fn connected(&self, peer: &Arc<Peer>) -> Result<(), TunnelFailureKind> {
         if let Some(error) = peer.backing_off() {
             return Err(TunnelFailureKind::Unreachable(error));
         }
@@ -200,38 +212,42 @@ async fn accepted(
     upload: &mut Upload,
     reader: &mut FrameReader,
     body: &mut ReplayBody,
-) -> Result<(), TunnelFailureKind> {
-    let broken = |error: StreamError| TunnelFailureKind::Broken(error.to_string());
-    let answer = {
-        let mut pump = pin!(upload.pump(body));
-        let mut answer = pin!(reader.next());
-        let mut silence = pin!(slot.link().silence());
-        let mut limit = pin!(tokio::time::sleep(ACCEPT_LIMIT));
-        let mut pumping = true;
-        loop {
-            tokio::select! {
-                biased;
-                answer = &mut answer => break answer.map_err(broken)?,
-                pumped = &mut pump, if pumping => match pumped {
-                    Ok(()) => pumping = false,
-                    Err(PumpError::Client(error)) => return Err(TunnelFailureKind::Client(error.to_string())),
-                    // A refusal stops the upload; the answer says so.
-                    Err(PumpError::Stream(StreamError::Reset(_))) => pumping = false,
-                    Err(PumpError::Stream(error)) => return Err(broken(error)),
-                },
-                () = &mut silence => return Err(TunnelFailureKind::Broken("the peer is silent".into())),
-                () = &mut limit => return Err(TunnelFailureKind::Broken("no answer in time".into())),
-            }
+) -> Result<(), TunnelFailure> {
+    let fail = |kind| TunnelFailure { kind, accepted: false };
+    let mut pump = pin!(upload.pump(body));
+    let mut answer = pin!(reader.next());
+    let mut silence = pin!(slot.link().silence());
+    let mut limit = pin!(tokio::time::sleep(ACCEPT_LIMIT));
+    let mut pumping = true;
+    let answer = loop {
+        tokio::select! {
+            biased;
+            answer = &mut answer => break answer.map_err(unanswered)?,
+            pumped = &mut pump, if pumping => match pumped {
+                Ok(()) => pumping = false,
+                Err(PumpError::Client(error)) => return Err(fail(TunnelFailureKind::Client(error.to_string()))),
+                // Who refuses or fails reads no more; the answer says which.
+                Err(PumpError::Stream(StreamError::Reset(_))) => pumping = false,
+                Err(PumpError::Stream(error)) => return Err(unanswered(error)),
+            },
+            () = &mut silence => return Err(fail(TunnelFailureKind::Broken("the peer is silent".into()))),
+            () = &mut limit => return Err(fail(TunnelFailureKind::Broken("no answer in time".into()))),
         }
     };
     match answer {
         Incoming::Frame(Kind::Accepted, _) => Ok(()),
         Incoming::Frame(Kind::Refused, content) => match codec::decode_refusal(content) {
-            Ok(refusal) => Err(TunnelFailureKind::Refused(refusal)),
-            Err(error) => Err(TunnelFailureKind::Broken(error.to_string())),
+            Ok(refusal) => Err(fail(TunnelFailureKind::Refused(refusal))),
+            Err(error) => Err(fail(TunnelFailureKind::Broken(error.to_string()))),
         },
-        _ => Err(TunnelFailureKind::Broken("neither accepted nor refused".into())),
+        _ => Err(fail(TunnelFailureKind::Broken("neither accepted nor refused".into()))),
     }
+}
+
+/// A reset overtakes what was written before it: an upstream that failed had been accepted.
+fn unanswered(error: StreamError) -> TunnelFailure {
+    let accepted = matches!(error, StreamError::UpstreamFailed);
+    TunnelFailure { kind: TunnelFailureKind::Broken(error.to_string()), accepted }
 }
 
 /// Waits for the response's head; the body goes on reading.

@@ -14,6 +14,8 @@ pub(super) const CLIENT_GONE: VarInt = VarInt::from_u32(1);
 pub(super) const UPSTREAM_FAILED: VarInt = VarInt::from_u32(2);
 /// Reset code: the frames make no sense.
 pub(super) const MALFORMED: VarInt = VarInt::from_u32(3);
+/// Reset code: given up before anything was accepted.
+pub(super) const GIVEN_UP: VarInt = VarInt::from_u32(5);
 /// Reset code: a deadline passed.
 pub(super) const TOO_LATE: VarInt = VarInt::from_u32(4);
 
@@ -34,13 +36,13 @@ pub(super) enum Kind {
     End = 5,
     Accepted = 6,
     Refused = 7,
+    Failed = 8,
 }
 
 impl Kind {
     fn of(code: u8) -> Option<Self> {
-        [Kind::Open, Kind::Head, Kind::Data, Kind::Trailers, Kind::End, Kind::Accepted, Kind::Refused]
-            .into_iter()
-            .find(|kind| *kind as u8 == code)
+        use Kind::*;
+        [Open, Head, Data, Trailers, End, Accepted, Refused, Failed].into_iter().find(|kind| *kind as u8 == code)
     }
 }
 
@@ -158,6 +160,11 @@ impl FrameWriter {
         Ok(())
     }
 
+    /// With which code the stream is reset if this is dropped before its end.
+    pub(super) fn set_drop_code(&mut self, code: VarInt) {
+        self.drop_code = code;
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.done
     }
@@ -225,6 +232,9 @@ impl FrameReader {
             self.need(HEADER + length).await?;
             self.buffer.advance(HEADER);
             let content = self.buffer.split_to(length);
+            if kind == Kind::Failed {
+                return Err(StreamError::UpstreamFailed);
+            }
             if kind == Kind::End {
                 // The end of the stream is usually there already; reading it lets QUIC forget it.
                 let _ = self.stream.read_chunk(1, true).now_or_never();

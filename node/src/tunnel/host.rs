@@ -12,7 +12,9 @@ use quinn::{RecvStream, SendStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use super::frame::{FrameReader, FrameWriter, Incoming, Kind, MALFORMED, StreamError, TOO_LATE, UPSTREAM_FAILED};
+use super::frame::{
+    FrameReader, FrameWriter, GIVEN_UP, Incoming, Kind, MALFORMED, StreamError, TOO_LATE, UPSTREAM_FAILED,
+};
 use super::metrics::{TunnelMetrics, refusal_reason};
 use super::{Body, Host, Hosted, Refusal, StreamHeader, client, codec};
 use crate::drain::{Drain, Phase};
@@ -49,7 +51,7 @@ impl Hosting {
 
     /// Serves one stream to its end.
     pub(super) async fn serve(self, peer: NodeName, send: SendStream, receive: RecvStream) {
-        let mut writer = FrameWriter::new(send, UPSTREAM_FAILED);
+        let mut writer = FrameWriter::new(send, GIVEN_UP);
         let reader = FrameReader::new(receive);
         let gone = writer.stopped();
         let mut gone = pin!(gone);
@@ -92,6 +94,7 @@ impl Hosting {
             Ok(hosted) => hosted,
             Err(refusal) => return refuse(writer, refusal).await,
         };
+        writer.set_drop_code(UPSTREAM_FAILED);
         writer.queue(Kind::Accepted, |_| {});
         writer.flush().await?;
         let body = if end {
@@ -104,8 +107,7 @@ impl Hosting {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(%peer, %error, "upstream failed");
-                writer.reset(UPSTREAM_FAILED);
-                return Ok("upstream_failed");
+                return failed(writer).await;
             }
         };
         let end = response.is_end_stream();
@@ -149,6 +151,13 @@ async fn refuse(writer: &mut FrameWriter, refusal: Refusal) -> Result<&'static s
     Ok(refusal_reason(refusal))
 }
 
+/// A frame, not a reset: a reset would overtake and discard what was sent before it.
+async fn failed(writer: &mut FrameWriter) -> Result<&'static str, StreamError> {
+    writer.queue(Kind::Failed, |_| {});
+    writer.finish().await?;
+    Ok("upstream_failed")
+}
+
 async fn respond(writer: &mut FrameWriter, mut body: Body) -> Result<&'static str, StreamError> {
     if !body.is_end_stream() {
         writer.flush().await?;
@@ -157,8 +166,7 @@ async fn respond(writer: &mut FrameWriter, mut body: Body) -> Result<&'static st
                 Ok(frame) => writer.queue_body(frame),
                 Err(error) => {
                     tracing::debug!(%error, "upstream's body broke");
-                    writer.reset(UPSTREAM_FAILED);
-                    return Ok("upstream_failed");
+                    return failed(writer).await;
                 }
             }
             writer.flush().await?;

@@ -90,14 +90,16 @@ pub struct Tunnel {
 /// What handles and the runner share.
 struct Shared {
     peers: Peers,
+    directory: PeerDirectory,
     dial: mpsc::Sender<runner::Dial>,
     metrics: TunnelMetrics,
     gso: AtomicBool,
 }
 
 impl Shared {
-    fn new(dial: mpsc::Sender<runner::Dial>) -> Self {
-        Shared { peers: Peers::default(), dial, metrics: TunnelMetrics::default(), gso: AtomicBool::new(false) }
+    fn new(directory: PeerDirectory, dial: mpsc::Sender<runner::Dial>) -> Self {
+        let (peers, metrics, gso) = (Peers::new(), TunnelMetrics::default(), AtomicBool::new(false));
+        Shared { peers, directory, dial, metrics, gso }
     }
 
     fn started(&self, gso: bool) {

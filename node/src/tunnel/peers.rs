@@ -32,8 +32,10 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 /// All peers, swapped whole when the directory changes.
-#[derive(Default)]
-pub(super) struct Peers(ArcSwap<HashMap<NodeName, Arc<Peer>>>);
+pub(super) struct Peers {
+    all: ArcSwap<HashMap<NodeName, Arc<Peer>>>,
+    replaced: watch::Sender<u64>,
+}
 
 /// One peer.
 pub(super) struct Peer {
@@ -81,18 +83,27 @@ impl Drop for Slot {
 }
 
 impl Peers {
+    pub(super) fn new() -> Self {
+        Peers { all: ArcSwap::default(), replaced: watch::channel(0).0 }
+    }
+
+    /// Moves when the directory was taken over.
+    pub(super) fn replaced(&self) -> watch::Receiver<u64> {
+        self.replaced.subscribe()
+    }
+
     pub(super) fn get(&self, node: &NodeName) -> Option<Arc<Peer>> {
-        self.0.load().get(node).cloned()
+        self.all.load().get(node).cloned()
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Peer>> {
-        self.0.load().values().cloned().collect()
+        self.all.load().values().cloned().collect()
     }
 
     /// Takes over a directory. A peer that moved is a new peer; its streams end on the old
     /// connections, which close when the last of them does.
     pub(super) fn replace(&self, me: &NodeName, directory: &HashMap<NodeName, SocketAddr>, metrics: &TunnelMetrics) {
-        let old = self.0.load_full();
+        let old = self.all.load_full();
         let mut new = HashMap::with_capacity(directory.len());
         for (node, address) in directory.iter().filter(|(node, _)| *node != me) {
             let peer = match old.get(node) {
@@ -104,7 +115,8 @@ impl Peers {
         for node in old.keys().filter(|node| !new.contains_key(*node)) {
             metrics.forget(&node.0);
         }
-        self.0.store(Arc::new(new));
+        self.all.store(Arc::new(new));
+        self.replaced.send_modify(|count| *count += 1);
     }
 }
 

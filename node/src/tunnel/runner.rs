@@ -50,12 +50,14 @@ pub struct TunnelRunner {
 impl Tunnel {
     /// Binds the sockets. The handle may be used, from any thread and runtime, as soon as the
     /// runner runs.
-    pub fn bind(config: TunnelConfig) -> Result<(Tunnel, GossipChannel, TunnelRunner), TunnelError> {
+    pub fn bind(mut config: TunnelConfig) -> Result<(Tunnel, GossipChannel, TunnelRunner), TunnelError> {
         let listening = endpoint::bind(config.listen)?;
+        let bound = listening.local_addr().map_err(|source| TunnelError::Bind { address: config.listen, source })?;
+        config.listen.set_port(bound.port());
         let dialling = endpoint::bind((config.dial_from, 0).into())?;
         let (dial, dials) = mpsc::channel(DIAL_QUEUE);
         let (channel, gossip) = gossip::channel();
-        let shared = Arc::new(Shared::new(dial));
+        let shared = Arc::new(Shared::new(config.peers.clone(), dial));
         let runner = TunnelRunner { shared: shared.clone(), config, listening, dialling, dials, gossip };
         Ok((Tunnel { shared }, channel, runner))
     }
@@ -70,6 +72,11 @@ struct Serving {
 }
 
 impl TunnelRunner {
+    /// Where it listens, with the port that was bound.
+    pub fn listen(&self) -> std::net::SocketAddr {
+        self.config.listen
+    }
+
     /// Runs the tunnel until the process is cut. Give it a current-thread runtime of its own: all
     /// QUIC connections are driven there, and nothing else should stand in their way.
     pub async fn run(self, host: Arc<dyn Host>, drain: Drain) -> Result<(), TunnelError> {
