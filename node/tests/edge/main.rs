@@ -1,0 +1,14 @@
+//! The edge and the proxy on real sockets of the loopback: clients of our own on one side,
+//! backends of our own on the other.
+
+mod backend;
+mod client;
+mod drain;
+mod hostile;
+mod http;
+mod listeners;
+mod mesh;
+mod resources;
+mod retry;
+mod tls;
+mod tunnel;

@@ -1,0 +1,131 @@
+//! What happens when endpoints refuse or break off.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::Method;
+use meshgate_core::snapshot::AppProtocol;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::backend::Backend;
+use crate::client::{Client, get, until};
+use crate::http::one;
+use crate::resources::prefix;
+
+/// An address that refuses connections.
+async fn refusing() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn another_endpoint_takes_what_one_refuses() {
+    let a = Backend::start("a").await;
+    let (mut mesh, address) = one(&[("a", &a)], vec![prefix("/", "a")]).await;
+    let dead = [refusing().await, refusing().await];
+    mesh.resources.service("a", AppProtocol::Http1, &[(dead[0], None), (a.address, None), (dead[1], None)]);
+    mesh.apply().await;
+    let mut client = Client::h1(address).await;
+    for _ in 0..50 {
+        let body = Bytes::from(vec![b'r'; 10_000]);
+        let answer = client.send(Method::POST, "http://s/echo", &[], body).await.unwrap();
+        assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 10_000));
+    }
+    assert!(mesh.metrics().contains("meshgate_http_retries_total{reason=\"connect\""), "{}", mesh.metrics());
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn no_endpoint_is_a_503_that_says_so() {
+    let a = Backend::start("a").await;
+    let (mut mesh, address) = one(&[("a", &a)], vec![prefix("/", "a")]).await;
+    mesh.resources.endpoints("a", &[]);
+    mesh.apply().await;
+    let answer = get(address, "http://s/").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().starts_with("no_endpoints"), "{}", answer.text());
+    mesh.resources.endpoints("a", &[(refusing().await, None)]);
+    mesh.apply().await;
+    let answer = get(address, "http://s/").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().starts_with("endpoints_refused"), "{}", answer.text());
+    assert_eq!(mesh.context.metrics.totals().failed, 2);
+    mesh.stop().await;
+}
+
+/// Answers one request a connection, keep-alive, then closes it without a word.
+async fn forgetful() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let closed = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&closed);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let counted = Arc::clone(&counted);
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 64 * 1024];
+                if stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+                }
+                drop(stream);
+                counted.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+    });
+    (address, closed)
+}
+
+#[tokio::test]
+async fn stale_connections_cost_no_request() {
+    let a = Backend::start("a").await;
+    let (mut mesh, address) = one(&[("a", &a)], vec![prefix("/", "a")]).await;
+    let (backend, closed) = forgetful().await;
+    mesh.resources.service("a", AppProtocol::Http1, &[(backend, None)]);
+    mesh.apply().await;
+    let mut client = Client::h1(address).await;
+    for round in 1..=200 {
+        let (method, body) = match round % 2 {
+            0 => (Method::GET, Bytes::new()),
+            _ => (Method::POST, Bytes::from_static(b"x")),
+        };
+        if method == Method::POST {
+            // A request that may do harm twice is only safe once the close has been seen.
+            until("the last connection is closed", || closed.load(Ordering::SeqCst) == round - 1).await;
+        }
+        let answer = client.send(method, "http://s/x", &[], body).await.unwrap();
+        assert_eq!(answer.status, 200, "round {round}: {}", answer.text());
+    }
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn endpoints_come_and_go_under_traffic_without_a_failure() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let (mut mesh, address) = one(&[("a", &a)], vec![prefix("/", "a")]).await;
+    let done = Arc::new(AtomicUsize::new(0));
+    let mut clients = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let done = Arc::clone(&done);
+        clients.spawn(async move {
+            let mut client = if number % 2 == 0 { Client::h1(address).await } else { Client::h2(address).await };
+            for _ in 0..200 {
+                let answer = client.get("http://s/x").await;
+                assert_eq!(answer.status, 200, "{}", answer.text());
+                done.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+    }
+    for (round, endpoints) in [&a, &b, &a, &b].into_iter().cycle().take(40).enumerate() {
+        mesh.resources.endpoints("a", &[(endpoints.address, None)]);
+        mesh.apply().await;
+        until("traffic goes on", || done.load(Ordering::SeqCst) >= (round * 30).min(1600)).await;
+    }
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+    assert!(a.requests() > 0 && b.requests() > 0);
+    mesh.stop().await;
+}

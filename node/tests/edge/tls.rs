@@ -1,0 +1,175 @@
+//! TLS at the edge.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use meshgate_core::snapshot::{AppProtocol, Certificate, HostPattern};
+use meshgate_node::identity::KeyStore;
+use rcgen::{CertificateParams, KeyPair, PublicKeyData};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::backend::Backend;
+use crate::client::{Client, until};
+use crate::mesh::{Mesh, Options, impatient};
+use crate::resources::{listener, prefix};
+
+/// A certificate for a name, and its key.
+fn certificate(name: &str) -> (Certificate, KeyPair) {
+    let key = KeyPair::generate().unwrap();
+    let chain = CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key).unwrap();
+    let hash = digest(&SHA256, &key.subject_public_key_info());
+    let certificate = Certificate {
+        chain: vec![chain.der().to_vec()],
+        key_hash: hash.as_ref().try_into().unwrap(),
+        dns_names: vec![name.to_owned()],
+        not_after: i64::MAX,
+    };
+    (certificate, key)
+}
+
+fn keep(keys: &KeyStore, certificate: &Certificate, key: &KeyPair) {
+    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    keys.insert(certificate.key_hash, der).unwrap();
+}
+
+/// Believes everything.
+#[derive(Debug)]
+struct Credulous;
+
+impl ServerCertVerifier for Credulous {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+async fn connect(
+    address: SocketAddr,
+    name: &str,
+    alpn: &[&[u8]],
+    version: &'static rustls::SupportedProtocolVersion,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Credulous))
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    let stream = TcpStream::connect(address).await.unwrap();
+    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name.to_owned()).unwrap(), stream).await
+}
+
+async fn shown(address: SocketAddr, name: &str) -> Vec<u8> {
+    let stream = connect(address, name, &[], &rustls::version::TLS13).await.unwrap();
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+/// Two HTTPS listeners on one port: `a.example`, `b.example`.
+async fn two_hosts(options: Options, backend: &Backend) -> (Mesh, SocketAddr, [Certificate; 2]) {
+    let mut mesh = Mesh::start(options);
+    let address = mesh.reserve();
+    let port = address.port();
+    let hosts = ["a.example", "b.example"];
+    let listeners =
+        vec![listener("a", port, Some(hosts[0]), Some("a")), listener("b", port, Some(hosts[1]), Some("b"))];
+    mesh.resources.gateway(vec![address.ip()], listeners);
+    for (name, host) in [("a", hosts[0]), ("b", hosts[1])] {
+        let host = HostPattern::Exact(host.to_owned());
+        mesh.resources.route(name, &[(name, host)], vec![prefix("/", "a")]);
+    }
+    mesh.resources.service("a", AppProtocol::Http1, &[(backend.address, None)]);
+    let certificates = [certificate(hosts[0]), certificate(hosts[1])];
+    for (name, (certificate, key)) in ["a", "b"].into_iter().zip(&certificates) {
+        keep(&mesh.keys, certificate, key);
+        mesh.resources.certificate(name, certificate.clone());
+    }
+    mesh.apply().await;
+    (mesh, address, certificates.map(|(certificate, _)| certificate))
+}
+
+#[tokio::test]
+async fn alpn_decides_the_protocol_and_sni_the_certificate() {
+    let a = Backend::start("a").await;
+    let (mesh, address, certificates) = two_hosts(Options::default(), &a).await;
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let stream = connect(address, "a.example", &[b"h2", b"http/1.1"], version).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let answer = Client::h2_over(stream).await.get("https://a.example/x").await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.text().contains("x-forwarded-proto: https"), "{}", answer.text());
+        let stream = connect(address, "b.example", &[b"http/1.1"], version).await.unwrap();
+        let mut client = Client::h1_over(stream).await;
+        assert_eq!(client.get("https://b.example/x").await.status, 200);
+        // A host of another listener on this connection: another certificate would be due.
+        let misdirected = client.get("https://a.example/x").await;
+        assert_eq!(misdirected.status, 421, "{}", misdirected.text());
+    }
+    assert_eq!(shown(address, "a.example").await, certificates[0].chain[0]);
+    assert_eq!(shown(address, "b.example").await, certificates[1].chain[0]);
+    let unknown = connect(address, "c.example", &[], &rustls::version::TLS13).await.unwrap_err();
+    assert!(unknown.to_string().contains("UnrecognisedName"), "{unknown}");
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_is_swapped_live_and_not_before_its_key_is_here() {
+    let a = Backend::start("a").await;
+    let (mut mesh, address, certificates) = two_hosts(Options::default(), &a).await;
+    let (new, key) = certificate("a.example");
+    mesh.resources.certificate("a", new.clone());
+    mesh.apply().await;
+    assert_eq!(mesh.live.borrow().missing_keys, [crate::resources::certificate_key("a")]);
+    assert_eq!(shown(address, "a.example").await, certificates[0].chain[0], "the old pair serves on");
+    keep(&mesh.keys, &new, &key);
+    assert_eq!(shown(address, "a.example").await, new.chain[0]);
+    until("the key is reported", || mesh.live.borrow().missing_keys.is_empty()).await;
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn silent_handshakes_are_cut() {
+    let a = Backend::start("a").await;
+    let options = Options { config: impatient(), ..Options::default() };
+    let (mesh, address, _) = two_hosts(options, &a).await;
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    crate::client::read_to_end(&mut silent).await;
+    assert_eq!(mesh.stats.handshakes_failed.load(Ordering::Relaxed), 1);
+    mesh.stop().await;
+}
