@@ -1,4 +1,5 @@
 //! The directory source on real files.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
 use std::path::Path;

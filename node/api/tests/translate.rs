@@ -1,4 +1,5 @@
 //! What is refused, with which field; and what defaults make of the rest.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! The watcher on real files.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs::{self, File};
 use std::io::Write as _;

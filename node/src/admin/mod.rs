@@ -9,6 +9,8 @@ mod peers;
 mod routes;
 pub mod service;
 
+pub use peers::short_root;
+
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -2,6 +2,7 @@
 
 use meshgate_core::snapshot::{Digest, HeadId};
 use meshgate_proto::admin as pb;
+use meshgate_wire::{LeafChange, Snapshot};
 
 use super::{AdminContext, head_to_proto};
 use crate::cluster::Member;
@@ -16,10 +17,10 @@ pub fn short_root(roots: (Digest, Digest)) -> String {
 
 pub(super) fn list(context: &AdminContext) -> Vec<pb::Peer> {
     let members = context.members.borrow().clone();
-    let newest = newest_head(context, members.iter());
+    let newest = newest_head(context, members.nodes());
     let leader = super::service::leader_claim(context).map(|claim| claim.node);
     let mut peers: Vec<pb::Peer> = members
-        .iter()
+        .nodes()
         .map(|member| {
             let own = member.facts.node == context.node;
             peer(context, member, newest, leader.as_ref() == Some(&member.facts.node), own)
@@ -66,7 +67,7 @@ pub(super) fn verify(context: &AdminContext) -> pb::VerifyResponse {
     let Some(applied) = context.applied.borrow().clone() else {
         return pb::VerifyResponse { problem: "no configuration was applied yet".to_owned(), ..Default::default() };
     };
-    let recomputed = applied.snapshot.recompute_roots();
+    let recomputed = recompute(&applied.snapshot);
     let mut problems = Vec::new();
     if recomputed != applied.head.roots() {
         problems.push(format!(
@@ -83,7 +84,7 @@ pub(super) fn verify(context: &AdminContext) -> pb::VerifyResponse {
     let followers = context.followers.snapshot();
     let members = context.members.borrow().clone();
     let mut peers: Vec<pb::PeerDigest> = members
-        .iter()
+        .nodes()
         .map(|member| digest(member, applied.id(), &own_root, &followers, &context.node))
         .collect();
     peers.sort_by(|a, b| a.node.cmp(&b.node));
@@ -96,6 +97,12 @@ pub(super) fn verify(context: &AdminContext) -> pb::VerifyResponse {
         resources: u32::try_from(applied.snapshot.len()).unwrap_or(u32::MAX),
         peers,
     }
+}
+
+/// The roots as they follow from the stored bytes, trusting no digest that was kept.
+fn recompute(snapshot: &Snapshot) -> (Digest, Digest) {
+    let leaves = snapshot.iter().map(|(key, leaf)| LeafChange { key: key.clone(), value: Some(leaf.value.clone()) });
+    Snapshot::from_changes(&leaves.collect::<Vec<_>>()).roots()
 }
 
 fn digest(

@@ -50,9 +50,9 @@ pub fn leader_claim(context: &AdminContext) -> Option<LeaderClaim> {
         return Some(LeaderClaim { epoch: term.epoch, node: context.node.clone(), since_ms: term.since_ms });
     }
     let members = context.members.borrow().clone();
-    let alive = |claim: &LeaderClaim| members.iter().any(|member| member.alive && member.facts.node == claim.node);
+    let alive = |claim: &LeaderClaim| members.nodes().any(|member| member.alive && member.facts.node == claim.node);
     // Only a node's word about itself counts: others may not have heard yet that it stepped down.
-    let claims = members.iter().filter(|member| member.alive).filter_map(|member| {
+    let claims = members.nodes().filter(|member| member.alive).filter_map(|member| {
         member.facts.leader.clone().filter(|claim| claim.node == member.facts.node)
     });
     claims.filter(alive).max_by_key(|claim| claim.epoch)
@@ -73,7 +73,7 @@ impl Service {
         let claim = leader_claim(&self.0).ok_or_else(nobody)?;
         let address = {
             let members = self.0.members.borrow();
-            members.iter().find(|member| member.facts.node == claim.node).map(|member| member.facts.sync)
+            members.nodes().find(|member| member.facts.node == claim.node).map(|member| member.facts.sync)
         };
         let address = address.ok_or_else(nobody)?;
         let answer = self.0.caller.forward(&claim.node, address, method, body.into(), timeout).await;
@@ -98,7 +98,7 @@ impl Service {
     /// Live peers that serve `head` or newer, and live peers in all, by gossip.
     fn live(&self, head: HeadId) -> (u32, u32) {
         let members = self.0.members.borrow();
-        let alive = members.iter().filter(|member| member.alive);
+        let alive = members.nodes().filter(|member| member.alive);
         alive.fold((0, 0), |(live, all), member| {
             let own = member.facts.node == self.0.node;
             (live + u32::from(own || member.facts.head >= head), all + 1)
@@ -178,7 +178,7 @@ impl Admin for Service {
         let totals = context.surroundings.totals();
         let claim = leader_claim(context);
         let not_ready = context.readiness.not_ready();
-        let alive = context.members.borrow().iter().filter(|member| member.alive).count();
+        let alive = context.members.borrow().nodes().filter(|member| member.alive).count();
         let findings = self.leader_side().map_or(0, |side| side.leader.book().findings().len());
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Ok(Response::new(pb::GetStatusResponse {

@@ -59,7 +59,7 @@ impl Publisher {
         loop {
             let facts = self.now();
             if last.as_ref() != Some(&facts) {
-                self.cluster.publish(facts.clone());
+                self.cluster.publish(|published| *published = facts.clone());
                 last = Some(facts);
             }
             tokio::select! {

@@ -33,7 +33,7 @@ impl Dialer for SyncDialer {
     fn dial(&self, node: &NodeName, address: SocketAddr) -> BoxFuture<'static, io::Result<BoxedIo>> {
         let (tls, node, from) = (self.tls.clone(), node.clone(), self.from);
         Box::pin(async move {
-            let stream = tls.dial(&node, address, Some(from)).await.map_err(io::Error::other)?;
+            let (stream, _) = tls.dial(Some(&node), address, Some(from)).await.map_err(io::Error::other)?;
             Ok(Box::new(stream) as BoxedIo)
         })
     }
@@ -109,7 +109,7 @@ impl KeyFetcher {
         let members = self.members.borrow().clone();
         let leader = views::leader(&members).map(|claim| claim.node);
         let mut sources: Vec<_> = members
-            .iter()
+            .nodes()
             .filter(|member| member.alive && member.facts.node != self.own)
             .map(|member| (member.facts.node.clone(), member.facts.sync))
             .collect();

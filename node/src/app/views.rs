@@ -13,12 +13,12 @@ pub(super) fn leader(members: &Members) -> Option<LeaderClaim> {
     let own_word = |member: &Member| {
         member.facts.leader.clone().filter(|claim| member.alive && claim.node == member.facts.node)
     };
-    members.iter().filter_map(own_word).max_by_key(|claim| claim.epoch)
+    members.nodes().filter_map(own_word).max_by_key(|claim| claim.epoch)
 }
 
 /// Where replication can get configuration.
 pub(super) fn peer_view(own: &NodeName, members: &Members) -> PeerView {
-    let others = members.iter().filter(|member| member.alive && member.facts.node != *own);
+    let others = members.nodes().filter(|member| member.alive && member.facts.node != *own);
     let info = |member: &Member| PeerInfo {
         node: member.facts.node.clone(),
         address: member.facts.sync,
@@ -30,7 +30,7 @@ pub(super) fn peer_view(own: &NodeName, members: &Members) -> PeerView {
 /// Where the tunnels of the other gateways listen. A node that looks dead stays in: whether its
 /// tunnel answers, the tunnel knows best.
 pub(super) fn tunnels(own: &NodeName, members: &Members) -> HashMap<NodeName, SocketAddr> {
-    let others = members.iter().filter(|member| member.facts.roles.gateway && member.facts.node != *own);
+    let others = members.nodes().filter(|member| member.facts.roles.gateway && member.facts.node != *own);
     others.map(|member| (member.facts.node.clone(), member.facts.tunnel)).collect()
 }
 
@@ -42,5 +42,5 @@ pub(super) fn expected(own: &NodeName, members: &Members) -> HashSet<NodeName> {
 /// The highest epoch and rev that live peers announce. A hint: epochs count only from heads that a
 /// leader signed.
 pub(super) fn highest_rev(members: &Members) -> u64 {
-    members.iter().map(|member| member.facts.head.rev).max().unwrap_or_default()
+    members.nodes().map(|member| member.facts.head.rev).max().unwrap_or_default()
 }

@@ -43,6 +43,12 @@ impl Members {
         self.0.iter().filter(|member| member.alive)
     }
 
+    /// One instance a node: the one that [`Members::node`] names.
+    pub fn nodes(&self) -> impl Iterator<Item = &Member> {
+        let names: std::collections::BTreeSet<&NodeName> = self.0.iter().map(|member| &member.facts.node).collect();
+        names.into_iter().filter_map(|name| self.node(name))
+    }
+
     /// A node's newest live instance, a ready one first; else its newest.
     pub fn node(&self, node: &NodeName) -> Option<&Member> {
         let of_node = || self.0.iter().filter(|member| member.facts.node == *node);

@@ -64,7 +64,7 @@ impl Dispatcher {
     /// Accepts until the socket is to be closed, and then what waits already: closing a socket
     /// resets the connections in its queue.
     pub async fn accept(self: Arc<Self>, listener: TcpListener, bound: Arc<Bound>) -> io::Result<()> {
-        let listener = AsyncFd::register(listener)?;
+        let listener = watched(listener)?;
         loop {
             let mut ready = tokio::select! {
                 ready = listener.readable() => ready?,
@@ -118,6 +118,13 @@ impl Dispatcher {
             count(&stats.queue_full);
         }
     }
+}
+
+/// Tells when connections wait. Not tokio's listener, which would enter and leave each connection
+/// in this thread's poll.
+#[expect(deprecated, reason = "the successor is unsafe; a listener of std owns its descriptor, as it demands")]
+fn watched(listener: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
+    AsyncFd::new(listener)
 }
 
 /// The connection is to blame, not the socket.

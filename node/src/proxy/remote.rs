@@ -2,10 +2,11 @@
 
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
+use http_body_util::BodyExt;
 
 use super::pool::RequestBody;
 use crate::identity::NodeName;
-use crate::tunnel::{Body, BodyError, Refusal, StreamHeader};
+use crate::tunnel::{Body, BodyError, Refusal, ReplayBody, StreamHeader, Tunnel, TunnelFailure, TunnelFailureKind};
 
 /// Reaches pods of other nodes through their peers.
 pub trait Remote: Send + Sync + 'static {
@@ -28,4 +29,31 @@ pub enum RemoteError {
     Unreachable(BodyError),
     /// It broke off after bytes were sent: the pod may have seen the request.
     Broken(BodyError),
+}
+
+impl Remote for Tunnel {
+    fn send(
+        &self,
+        node: &NodeName,
+        header: StreamHeader,
+        request: Request<RequestBody>,
+    ) -> BoxFuture<'static, Result<Response<Body>, RemoteError>> {
+        let (tunnel, node) = (self.clone(), node.clone());
+        Box::pin(async move {
+            let (head, body) = request.into_parts();
+            let mut body = ReplayBody::new(body.boxed_unsync());
+            tunnel.http(&node, header, &head, &mut body).await.map_err(RemoteError::from)
+        })
+    }
+}
+
+impl From<TunnelFailure> for RemoteError {
+    fn from(failure: TunnelFailure) -> Self {
+        let unsent = failure.certainly_unsent();
+        match failure.kind {
+            TunnelFailureKind::Refused(refusal) if unsent => RemoteError::Refused(refusal),
+            TunnelFailureKind::Unreachable(_) if unsent => RemoteError::Unreachable(failure.into()),
+            _ => RemoteError::Broken(failure.into()),
+        }
+    }
 }

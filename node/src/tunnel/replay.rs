@@ -160,7 +160,7 @@ impl http_body::Body for ReplayBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let kept: u64 = self.kept.iter().skip(self.yielded).map(|piece| data_len(piece)).sum();
+        let kept: u64 = self.kept.iter().skip(self.yielded).map(data_len).sum();
         add(self.inner.as_ref().map(|inner| inner.size_hint()).unwrap_or_else(|| SizeHint::with_exact(0)), kept)
     }
 }

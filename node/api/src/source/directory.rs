@@ -134,7 +134,8 @@ impl Directory {
             Ok(read) => read,
             // The next look finds out whether it is really gone.
             Err(ReadError::Gone) => return self.fail(path, None, "is not there, or is a link to nothing"),
-            Err(ReadError::Other(message)) => return self.fail(path, stamp(&self.root.join(&**path)), &message),
+            Err(ReadError::Failed(message)) => return self.fail(path, None, &message),
+            Err(ReadError::Unfit(message)) => return self.fail(path, stamp(&self.root.join(&**path)), &message),
         };
         let empty = FileState::default();
         let before = self.files.get(path);

@@ -119,8 +119,10 @@ fn read_dir(path: &Path) -> io::Result<Vec<String>> {
 pub(super) enum ReadError {
     /// It is not there (any more).
     Gone,
-    /// Anything else, in words.
-    Other(String),
+    /// It could not be read this time, in words.
+    Failed(String),
+    /// What it holds is no text that is read, in words; only a change of the file helps.
+    Unfit(String),
 }
 
 /// Reads a file, with the stamp of what was read.
@@ -141,10 +143,10 @@ pub(super) fn read(path: &Path) -> Result<(Stamp, String), ReadError> {
     match read() {
         Ok(Ok((stamp, bytes))) => match String::from_utf8(bytes) {
             Ok(text) => Ok((stamp, text)),
-            Err(_) => Err(ReadError::Other("is not UTF-8".to_owned())),
+            Err(_) => Err(ReadError::Unfit("is not UTF-8".to_owned())),
         },
-        Ok(Err(message)) => Err(ReadError::Other(message)),
+        Ok(Err(message)) => Err(ReadError::Unfit(message)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ReadError::Gone),
-        Err(error) => Err(ReadError::Other(format!("can't be read: {error}"))),
+        Err(error) => Err(ReadError::Failed(format!("can't be read: {error}"))),
     }
 }

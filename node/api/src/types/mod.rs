@@ -115,3 +115,30 @@ macro_rules! open_enum {
 }
 
 pub(crate) use {open_enum, resource};
+
+#[cfg(test)]
+mod tests {
+    use kube::Resource as _;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn types_have_their_place_in_the_api() {
+        let group = "/apis/gateway.networking.k8s.io";
+        assert_eq!(HttpRoute::url_path(&(), Some("n")), format!("{group}/v1/namespaces/n/httproutes"));
+        assert_eq!(Gateway::url_path(&(), Some("n")), format!("{group}/v1/namespaces/n/gateways"));
+        assert_eq!(GatewayClass::url_path(&(), None), format!("{group}/v1/gatewayclasses"));
+        assert_eq!(ReferenceGrant::url_path(&(), None), format!("{group}/v1beta1/referencegrants"));
+        assert_eq!(HttpRoute::kind(&()), "HTTPRoute");
+    }
+
+    #[test]
+    fn unknown_values_are_kept() {
+        let filter: HttpRouteFilter = serde_json::from_value(json!({"type": "Teleport", "teleport": {}})).unwrap();
+        assert_eq!(filter.kind, Some(FilterType::Unsupported("Teleport".to_owned())));
+        assert_eq!(serde_json::to_value(&filter).unwrap()["type"], "Teleport");
+        let filter: HttpRouteFilter = serde_json::from_value(json!({"type": ""})).unwrap();
+        assert_eq!(filter.kind, None);
+    }
+}

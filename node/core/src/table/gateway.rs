@@ -33,8 +33,8 @@ struct Port {
     listeners: HostMap<usize>,
 }
 
-/// What changed about the routes of a Gateway: each changed route as it was and as it is.
-pub(super) type ChangedRoutes = [(Option<Arc<CompiledRoute>>, Option<Arc<CompiledRoute>>)];
+/// A changed route as it was and as it is.
+pub(super) type ChangedRoute = (Option<Arc<CompiledRoute>>, Option<Arc<CompiledRoute>>);
 
 impl GatewayEntry {
     /// A Gateway's entry. Listeners that `old` has by name keep the hosts that no changed route
@@ -43,14 +43,14 @@ impl GatewayEntry {
         key: &Key,
         gateway: &Gateway,
         old: Option<&GatewayEntry>,
-        attached: &[Arc<CompiledRoute>],
-        changed: &ChangedRoutes,
+        attached: &[&Arc<CompiledRoute>],
+        changed: &[ChangedRoute],
     ) -> Self {
         let listeners = gateway.listeners.iter().map(|listener| {
             let known = old.and_then(|old| old.listeners.iter().find(|entry| entry.listener.name == listener.name));
             let hosts = match known {
-                Some(entry) => update_hosts(key, &listener.name, &entry.hosts, attached, changed),
-                None => Arc::new(build_hosts(key, &listener.name, attached, None)),
+                Some(entry) => update_hosts(key, &listener.name, &entry.hosts, changed),
+                None => Arc::new(build_hosts(key, &listener.name, attached)),
             };
             ListenerEntry { listener: listener.clone(), hosts }
         });
@@ -58,10 +58,10 @@ impl GatewayEntry {
     }
 
     /// The same Gateway after routes changed.
-    pub(super) fn reroute(&self, key: &Key, attached: &[Arc<CompiledRoute>], changed: &ChangedRoutes) -> Self {
+    pub(super) fn reroute(&self, key: &Key, changed: &[ChangedRoute]) -> Self {
         let listeners = self.listeners.iter().map(|entry| ListenerEntry {
             listener: entry.listener.clone(),
-            hosts: update_hosts(key, &entry.listener.name, &entry.hosts, attached, changed),
+            hosts: update_hosts(key, &entry.listener.name, &entry.hosts, changed),
         });
         Self::new(self.address.clone(), listeners.collect())
     }
@@ -96,54 +96,59 @@ impl GatewayEntry {
     }
 }
 
-/// A listener's hosts after routes changed: what they don't touch is shared.
-fn update_hosts(
-    gateway: &Key,
-    listener: &str,
-    old: &Arc<Hosts>,
-    attached: &[Arc<CompiledRoute>],
-    changed: &ChangedRoutes,
-) -> Arc<Hosts> {
-    let mut touched: HashSet<&HostPattern> = HashSet::new();
-    for route in changed.iter().flat_map(|(before, after)| before.iter().chain(after)) {
-        route.placements(gateway, listener, |host, _| {
-            touched.insert(host);
-        });
+/// A listener's hosts after routes changed: those that they don't touch are shared, the others get
+/// what they had of unchanged routes and what the changed ones bring.
+fn update_hosts(gateway: &Key, listener: &str, old: &Arc<Hosts>, changed: &[ChangedRoute]) -> Arc<Hosts> {
+    let mut touched: HashMap<&HostPattern, Vec<Candidate>> = HashMap::new();
+    for (before, after) in changed {
+        if let Some(before) = before {
+            before.placements(gateway, listener, |host, _| {
+                touched.entry(host).or_default();
+            });
+        }
+        if let Some(after) = after {
+            place(after, gateway, listener, &mut touched);
+        }
     }
     if touched.is_empty() {
         return Arc::clone(old);
     }
+    let keys: HashSet<&Key> =
+        changed.iter().flat_map(|(before, after)| before.iter().chain(after)).map(|route| &route.key).collect();
     let mut hosts = Hosts::clone(old);
-    touched.iter().for_each(|host| hosts.remove(host));
-    let rebuilt = build_hosts(gateway, listener, attached, Some(&touched));
-    for (host, paths) in rebuilt.sorted() {
-        hosts.insert(&host, Arc::clone(paths));
+    for (host, mut candidates) in touched {
+        let had = old.get(host).into_iter().flat_map(|paths| paths.candidates());
+        candidates.extend(had.filter(|candidate| !keys.contains(&candidate.route.key)).cloned());
+        if candidates.is_empty() {
+            hosts.remove(host);
+        } else {
+            hosts.insert(host, Arc::new(PathIndex::build(candidates)));
+        }
     }
     Arc::new(hosts)
 }
 
-/// The hosts of a listener from its routes; only those in `only`, if given.
-fn build_hosts(
-    gateway: &Key,
-    listener: &str,
-    attached: &[Arc<CompiledRoute>],
-    only: Option<&HashSet<&HostPattern>>,
-) -> Hosts {
+/// The hosts of a listener from its routes.
+fn build_hosts(gateway: &Key, listener: &str, attached: &[&Arc<CompiledRoute>]) -> Hosts {
     let mut by_host: HashMap<&HostPattern, Vec<Candidate>> = HashMap::new();
-    for route in attached {
-        route.placements(gateway, listener, |host, rule| {
-            if only.is_none_or(|only| only.contains(host)) {
-                let matches = 0..route.rules[rule].matches.len();
-                let candidates = matches.map(|index| Candidate { route: Arc::clone(route), rule, index });
-                by_host.entry(host).or_default().extend(candidates);
-            }
-        });
-    }
+    attached.iter().for_each(|route| place(route, gateway, listener, &mut by_host));
     let mut hosts = Hosts::default();
-    for (host, candidates) in by_host {
-        if !candidates.is_empty() {
-            hosts.insert(host, Arc::new(PathIndex::build(candidates)));
-        }
+    for (host, candidates) in by_host.into_iter().filter(|(_, candidates)| !candidates.is_empty()) {
+        hosts.insert(host, Arc::new(PathIndex::build(candidates)));
     }
     hosts
+}
+
+/// Adds a route's candidates on a listener to the hosts that they serve.
+fn place<'r>(
+    route: &'r Arc<CompiledRoute>,
+    gateway: &Key,
+    listener: &str,
+    by_host: &mut HashMap<&'r HostPattern, Vec<Candidate>>,
+) {
+    route.placements(gateway, listener, |host, rule| {
+        let matches = 0..route.rules[rule].matches.len();
+        let candidates = matches.map(|index| Candidate { route: Arc::clone(route), rule, index });
+        by_host.entry(host).or_default().extend(candidates);
+    });
 }

@@ -1,15 +1,17 @@
 //! Hosts: which pattern covers which, and a map from patterns that finds the most specific first.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::snapshot::HostPattern;
 
-/// Values by host pattern. A look-up allocates nothing and costs one hash a label.
+/// Values by host pattern. A look-up allocates nothing and costs one hash a label; a clone shares
+/// the names.
 #[derive(Clone, Debug)]
 pub(super) struct HostMap<T> {
-    exact: HashMap<Box<str>, T>,
-    one_label: HashMap<Box<str>, T>,
-    wildcard: HashMap<Box<str>, T>,
+    exact: HashMap<Arc<str>, T>,
+    one_label: HashMap<Arc<str>, T>,
+    wildcard: HashMap<Arc<str>, T>,
     any: Option<T>,
 }
 

@@ -73,10 +73,14 @@ impl PathIndex {
         self.regex.iter().find(|c| c.compiled().regex_holds(head.path) && c.compiled().rest_holds(head))
     }
 
+    /// All candidates, in no order.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        self.exact.values().chain(self.prefix.values()).flatten().chain(&self.regex)
+    }
+
     /// All candidates in order of precedence.
     pub(super) fn sorted(&self) -> Vec<&Candidate> {
-        let lists = self.exact.values().chain(self.prefix.values());
-        let mut all: Vec<&Candidate> = lists.flatten().chain(&self.regex).collect();
+        let mut all: Vec<&Candidate> = self.candidates().collect();
         all.sort_by(|a, b| a.compiled().precedence.cmp(&b.compiled().precedence));
         all
     }

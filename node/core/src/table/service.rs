@@ -15,8 +15,8 @@ use crate::snapshot::{self, AppProtocol, Key, Resource, SessionAffinity};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Services {
     entries: HashMap<Key, Arc<Entry>>,
-    /// Which Service a slice belongs to.
-    owners: HashMap<Key, Key>,
+    /// Which Service a slice belongs to; rarely changes, so it is shared on its own.
+    owners: Arc<HashMap<Key, Key>>,
     /// Endpoints by node; those without one are under the empty name.
     nodes: HashMap<Arc<str>, Arc<Addresses>>,
 }
@@ -64,8 +64,10 @@ impl Services {
         for (key, resource) in changes {
             match resource.map(|resource| (&**resource, resource)) {
                 Some((Resource::Endpoints(slice), resource)) => {
-                    dirty.extend(next.disown(key));
-                    next.owners.insert(key.clone(), slice.service.clone());
+                    if next.owners.get(key) != Some(&slice.service) {
+                        dirty.extend(next.disown(key));
+                        Arc::make_mut(&mut next.owners).insert(key.clone(), slice.service.clone());
+                    }
                     next.entry(&slice.service).slices.insert(key.clone(), Arc::clone(resource));
                     dirty.insert(slice.service.clone());
                 }
@@ -87,7 +89,8 @@ impl Services {
 
     /// Takes a slice from the Service that has it, which is returned.
     fn disown(&mut self, slice: &Key) -> Option<Key> {
-        let owner = self.owners.remove(slice)?;
+        self.owners.get(slice)?;
+        let owner = Arc::make_mut(&mut self.owners).remove(slice)?;
         self.entry(&owner).slices.remove(slice);
         Some(owner)
     }

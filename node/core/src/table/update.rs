@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::gateway::GatewayEntry;
+use super::gateway::{ChangedRoute, GatewayEntry};
 use super::route::CompiledRoute;
 use super::{Change, Held, Table};
 use crate::snapshot::{Gateway, HeadId, Key, Kind, Resource};
 
-/// Changed routes, each as it was and as it is.
-type Changed = HashMap<Key, (Option<Arc<CompiledRoute>>, Option<Arc<CompiledRoute>>)>;
+/// Changed routes by key.
+type Changed = HashMap<Key, ChangedRoute>;
 
 /// The table after `changes`; of several changes to one key the last counts.
 pub(super) fn update(old: &Table, head: HeadId, changes: &[Change]) -> Table {
@@ -64,45 +64,66 @@ impl Table {
 
     /// Rebuilds Gateways that changed, and those that a changed route was or is attached to.
     fn reroute(&mut self, gateways: &BTreeMap<&Key, Option<&Gateway>>, routes: &Changed) {
-        let mut affected: HashMap<Key, (Vec<_>, Vec<Arc<CompiledRoute>>)> = HashMap::new();
-        for key in gateways.keys() {
-            affected.insert(Key::clone(key), Default::default());
-        }
-        for change in routes.values() {
-            let versions = change.0.iter().chain(&change.1);
-            let mut targets: Vec<&Key> = versions.flat_map(|route| &route.attachments).map(|a| &a.gateway).collect();
-            targets.sort_unstable();
-            targets.dedup();
-            for gateway in targets {
-                affected.entry(gateway.clone()).or_default().0.push(change.clone());
-            }
-        }
+        let affected = affected(gateways, routes);
         if affected.is_empty() {
             return;
         }
-        for route in self.routes.values() {
-            for attachment in &route.attachments {
-                if let Some((_, attached)) = affected.get_mut(&attachment.gateway)
-                    && !attached.last().is_some_and(|last| Arc::ptr_eq(last, route))
-                {
-                    attached.push(Arc::clone(route));
-                }
-            }
-        }
+        let attached = attached(&self.routes, gateways);
         let entries = Arc::make_mut(&mut self.gateways);
-        for (key, (changed, attached)) in affected {
-            let old = entries.get(&key);
-            let entry = match (gateways.get(&key), old) {
+        for (key, changed) in affected {
+            let old = entries.get(key);
+            let entry = match (gateways.get(key), old) {
                 (Some(Some(gateway)), old) => {
-                    GatewayEntry::build(&key, gateway, old.map(|old| &**old), &attached, &changed)
+                    let attached = attached.get(key).map(Vec::as_slice).unwrap_or_default();
+                    GatewayEntry::build(key, gateway, old.map(|old| &**old), attached, &changed)
                 }
-                (None, Some(old)) => old.reroute(&key, &attached, &changed),
+                (None, Some(old)) => old.reroute(key, &changed),
                 (Some(None), _) | (None, None) => {
-                    entries.remove(&key);
+                    entries.remove(key);
                     continue;
                 }
             };
-            entries.insert(key, Arc::new(entry));
+            entries.insert(key.clone(), Arc::new(entry));
         }
     }
+}
+
+/// All routes that are attached to Gateways which are new or changed.
+fn attached<'r>(
+    routes: &'r HashMap<Key, Arc<CompiledRoute>>,
+    gateways: &BTreeMap<&Key, Option<&Gateway>>,
+) -> HashMap<&'r Key, Vec<&'r Arc<CompiledRoute>>> {
+    let mut attached: HashMap<&Key, Vec<&Arc<CompiledRoute>>> = HashMap::new();
+    if gateways.is_empty() {
+        return attached;
+    }
+    for route in routes.values() {
+        for gateway in targets([route]).into_iter().filter(|gateway| gateways.contains_key(gateway)) {
+            attached.entry(gateway).or_default().push(route);
+        }
+    }
+    attached
+}
+
+/// Gateways that need a new entry, each with the changed routes that were or are attached to it.
+fn affected<'c>(
+    gateways: &BTreeMap<&'c Key, Option<&Gateway>>,
+    routes: &'c Changed,
+) -> HashMap<&'c Key, Vec<ChangedRoute>> {
+    let mut affected: HashMap<&Key, Vec<ChangedRoute>> = gateways.keys().map(|key| (*key, Vec::new())).collect();
+    for change in routes.values() {
+        for gateway in targets(change.0.iter().chain(&change.1)) {
+            affected.entry(gateway).or_default().push(change.clone());
+        }
+    }
+    affected
+}
+
+/// The Gateways that routes are attached to, each once.
+fn targets<'r>(routes: impl IntoIterator<Item = &'r Arc<CompiledRoute>>) -> Vec<&'r Key> {
+    let mut targets: Vec<&Key> =
+        routes.into_iter().flat_map(|route| &route.attachments).map(|attachment| &attachment.gateway).collect();
+    targets.sort_unstable();
+    targets.dedup();
+    targets
 }

@@ -1,0 +1,158 @@
+//! The receiving end of a Sync stream: frames to offers.
+
+use std::time::{Duration, Instant};
+
+use std::sync::Arc;
+
+use meshgate_core::snapshot::HeadId;
+use meshgate_proto::replication as pb;
+use meshgate_wire::{Commit, LeaderVerifier, SignedHead, head_id_from_proto, verify};
+use pb::sync_response::Message;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+use tonic::Streaming;
+
+use super::frames;
+use super::metrics::{Metrics, Reason};
+use super::replica::{Content, Offer, Outcome};
+use super::transfer::Assembly;
+use super::types::Origin;
+use crate::identity::NodeName;
+
+/// A source that is silent for so long is dead: it announces itself six times meanwhile.
+const SILENCE: Duration = Duration::from_secs(3);
+/// Full snapshots that are asked for on one stream.
+const MAX_RESENDS: u32 = 3;
+
+/// Why a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// There is a better source.
+    Switched,
+    /// It broke off, or never came about. `worked`: something was applied from it.
+    Broken {
+        /// Something was applied from it.
+        worked: bool,
+    },
+    /// The source sent something false.
+    False {
+        /// The next source is to start with a full snapshot.
+        ask_full: bool,
+    },
+}
+
+/// One stream's state.
+pub(super) struct Inbound<'a> {
+    pub(super) source: NodeName,
+    pub(super) origin: Origin,
+    pub(super) verifier: Arc<dyn LeaderVerifier>,
+    pub(super) offers: mpsc::Sender<Offer>,
+    pub(super) metrics: Metrics,
+    pub(super) requests: mpsc::Sender<pb::SyncRequest>,
+    pub(super) announced: &'a watch::Sender<HeadId>,
+    pub(super) worked: bool,
+    pub(super) resends: u32,
+    pub(super) assembly: Option<Assembly>,
+}
+
+impl Inbound<'_> {
+    /// Reads until the stream ends or the source proves false.
+    pub(super) async fn read(&mut self, mut frames: Streaming<pb::SyncResponse>) -> End {
+        loop {
+            let Ok(Ok(Some(frame))) = timeout(SILENCE, frames.message()).await else {
+                return End::Broken { worked: self.worked };
+            };
+            let taken = match frame.message {
+                Some(Message::Delta(delta)) => self.delta(delta).await,
+                Some(Message::Start(start)) => self.start(start),
+                Some(Message::Chunk(chunk)) => self.chunk(&chunk.data),
+                Some(Message::End(_)) => self.end().await,
+                Some(Message::Announce(announce)) => {
+                    self.announced.send_replace(head_id_from_proto(announce.head));
+                    Ok(())
+                }
+                // Of a newer version.
+                None => Ok(()),
+            };
+            if let Err(end) = taken {
+                return end;
+            }
+        }
+    }
+
+    async fn delta(&mut self, delta: pb::Delta) -> Result<(), End> {
+        let received = Instant::now();
+        let commit = Commit::from_proto(delta).map_err(|error| self.counted(Reason::Malformed, &error))?;
+        let content = Content::Delta { base: commit.base, changes: commit.changes };
+        self.offer(commit.head, content, received).await
+    }
+
+    fn start(&mut self, start: pb::SnapshotStart) -> Result<(), End> {
+        let head = SignedHead::from_proto(start.head.unwrap_or_default());
+        let head = head.map_err(|error| self.counted(Reason::Malformed, &error))?;
+        // Before anything is gathered for it.
+        verify(&head, self.verifier.as_ref()).map_err(|error| self.counted(Reason::Signature, &error))?;
+        let assembly = Assembly::start(head, start.bytes);
+        self.assembly = Some(assembly.ok_or_else(|| self.counted(Reason::Limit, &"a snapshot over the limit"))?);
+        Ok(())
+    }
+
+    fn chunk(&mut self, data: &[u8]) -> Result<(), End> {
+        let added = self.assembly.as_mut().is_some_and(|assembly| assembly.add(data));
+        if added { Ok(()) } else { Err(self.counted(Reason::Malformed, &"a chunk out of place")) }
+    }
+
+    async fn end(&mut self) -> Result<(), End> {
+        let received = Instant::now();
+        let assembly =
+            self.assembly.take().ok_or_else(|| self.counted(Reason::Malformed, &"an end without a start"))?;
+        let finished = tokio::task::spawn_blocking(move || assembly.finish()).await;
+        let finished = finished.map_err(|_| End::Broken { worked: self.worked })?;
+        let (head, snapshot) = finished.map_err(|error| self.counted(Reason::Malformed, &error))?;
+        self.offer(head, Content::Full(snapshot), received).await
+    }
+
+    /// Offers a head to the replica and acts on what becomes of it.
+    async fn offer(&mut self, head: SignedHead, content: Content, received: Instant) -> Result<(), End> {
+        let (reply, outcome) = oneshot::channel();
+        let source = Some(self.source.clone());
+        self.announced.send_if_modified(|announced| {
+            let newer = head.id() > *announced;
+            *announced = head.id().max(*announced);
+            newer
+        });
+        let offer = Offer { head, content, origin: self.origin, source, received, reply: Some(reply) };
+        let broken = End::Broken { worked: self.worked };
+        self.offers.send(offer).await.map_err(|_| broken)?;
+        match outcome.await.map_err(|_| broken)? {
+            Outcome::Applied => {
+                self.worked = true;
+                Ok(())
+            }
+            Outcome::Same => Ok(()),
+            Outcome::NeedFull => self.resend().await,
+            // The delta or what it starts from is wrong: everything anew, from someone else.
+            Outcome::Refused(Reason::Digest | Reason::Conflict, why) => Err(self.falsehood(&why, true)),
+            Outcome::Refused(_, why) => Err(self.falsehood(&why, false)),
+        }
+    }
+
+    async fn resend(&mut self) -> Result<(), End> {
+        self.resends += 1;
+        if self.resends > MAX_RESENDS {
+            return Err(self.falsehood(&"it keeps sending deltas that start elsewhere", true));
+        }
+        self.requests.send(frames::resend()).await.map_err(|_| End::Broken { worked: self.worked })
+    }
+
+    /// What the replica does not get to see, and so does not count.
+    fn counted(&self, reason: Reason, why: &dyn std::fmt::Display) -> End {
+        self.metrics.rejected(reason);
+        self.falsehood(why, false)
+    }
+
+    fn falsehood(&self, why: &dyn std::fmt::Display, ask_full: bool) -> End {
+        tracing::warn!(source = %self.source, %why, "a source sent what can't be used; it is avoided for a while");
+        End::False { ask_full }
+    }
+}

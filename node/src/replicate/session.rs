@@ -1,0 +1,141 @@
+//! The serving end of one follower's Sync stream. It remembers one thing, the head that the
+//! follower has been sent: a slow follower gets what changed since as one delta or a snapshot,
+//! never a queue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use meshgate_core::snapshot::HeadId;
+use meshgate_proto::replication as pb;
+use pb::sync_request::Message;
+use tokio::sync::{Notify, SemaphorePermit, mpsc};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tonic::{Status, Streaming};
+
+use super::acks::FollowerSession;
+use super::frames::{self, Hello};
+use super::replica::Published;
+use super::server::MeshService;
+use super::transfer;
+use crate::identity::NodeName;
+
+/// How long a new stream may take to say hello.
+const HELLO_WAIT: Duration = Duration::from_secs(5);
+/// How often a stream shows that it lives.
+const ANNOUNCE_EVERY: Duration = Duration::from_millis(500);
+/// A follower that takes no frame for so long is let go.
+const STALL: Duration = Duration::from_secs(15);
+
+/// The follower is gone, or too slow.
+struct Gone;
+
+/// One follower.
+pub(super) struct Session {
+    pub(super) shared: MeshService,
+    pub(super) node: NodeName,
+    pub(super) frames: mpsc::Sender<Result<pb::SyncResponse, Status>>,
+}
+
+impl Session {
+    /// Serves the follower until either side ends.
+    pub(super) async fn run(self, mut requests: Streaming<pb::SyncRequest>) {
+        let first = timeout(HELLO_WAIT, requests.message()).await;
+        let Some(hello) = first.ok().and_then(Result::ok).flatten().as_ref().and_then(frames::read_hello) else {
+            let _ = self.frames.try_send(Err(Status::invalid_argument("the first message must be Hello")));
+            return;
+        };
+        tracing::info!(node = %self.node, instance = %hello.instance, held = %hello.held, "a follower connected");
+        let follower = self.shared.registry.open(self.node.clone(), hello.instance, hello.fence);
+        let resend = Notify::new();
+        tokio::select! {
+            () = read(&mut requests, &follower, &resend) => {}
+            _ = self.write(hello, &resend) => {}
+            () = self.shared.ended.cancelled() => {}
+        }
+        tracing::info!(node = %self.node, "a follower disconnected");
+    }
+
+    /// Sends whatever the follower lacks, as long as it takes it.
+    async fn write(&self, hello: Hello, resend: &Notify) -> Result<(), Gone> {
+        let mut published = self.shared.published.clone();
+        let mut tick = interval(ANNOUNCE_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sent = hello.held;
+        let mut full = hello.want_full;
+        loop {
+            let now = published.borrow_and_update().clone();
+            if let Some(now) = now
+                && (full || now.applied.id() > sent)
+            {
+                sent = self.send_state(&now, sent, full, &mut tick).await?;
+                full = false;
+            }
+            tokio::select! {
+                changed = published.changed() => changed.map_err(|_| Gone)?,
+                () = resend.notified() => full = true,
+                _ = tick.tick() => self.announce().await?,
+            }
+        }
+    }
+
+    /// Sends a delta if that will do, else everything. Returns the head that was sent.
+    async fn send_state(&self, now: &Published, held: HeadId, full: bool, tick: &mut Interval) -> Result<HeadId, Gone> {
+        let delta = if full { None } else { now.log.since(held) };
+        let Some(delta) = delta else { return self.send_snapshot(tick).await };
+        self.send(frames::delta(&delta)).await?;
+        self.shared.metrics.sent("delta");
+        Ok(delta.head.id())
+    }
+
+    async fn send_snapshot(&self, tick: &mut Interval) -> Result<HeadId, Gone> {
+        let _permit = self.permit(tick).await?;
+        // The state as it is now that it is this follower's turn.
+        let now = self.shared.published.borrow().clone().ok_or(Gone)?;
+        let snapshot = now.applied.snapshot.clone();
+        let compressing = tokio::task::spawn_blocking(move || transfer::compress(&snapshot));
+        let chunks = compressing.await.map_err(|_| Gone)?.map_err(|_| Gone)?;
+        let bytes = chunks.iter().map(bytes::Bytes::len).sum();
+        self.send(frames::start(&now.applied.head, now.applied.snapshot.len(), bytes)).await?;
+        for chunk in chunks {
+            self.send(frames::chunk(chunk)).await?;
+        }
+        self.send(frames::end()).await?;
+        self.shared.metrics.sent("snapshot");
+        Ok(now.applied.id())
+    }
+
+    /// Waits for this follower's turn, and tells it that the stream lives.
+    async fn permit(&self, tick: &mut Interval) -> Result<SemaphorePermit<'_>, Gone> {
+        let mut turn = std::pin::pin!(self.shared.snapshots.acquire());
+        loop {
+            tokio::select! {
+                permit = &mut turn => return permit.map_err(|_| Gone),
+                _ = tick.tick() => self.announce().await?,
+            }
+        }
+    }
+
+    async fn announce(&self) -> Result<(), Gone> {
+        let now: Option<Arc<Published>> = self.shared.published.borrow().clone();
+        self.send(frames::announce(now.map_or_else(HeadId::default, |now| now.applied.id()))).await
+    }
+
+    async fn send(&self, frame: pb::SyncResponse) -> Result<(), Gone> {
+        match timeout(STALL, self.frames.send(Ok(frame))).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Gone),
+        }
+    }
+}
+
+/// Reads acknowledgements until the stream ends.
+async fn read(requests: &mut Streaming<pb::SyncRequest>, follower: &FollowerSession, resend: &Notify) {
+    while let Ok(Some(request)) = requests.message().await {
+        match request.message {
+            Some(Message::Ack(ack)) => follower.ack(frames::read_ack(ack)),
+            Some(Message::Resend(_)) => resend.notify_one(),
+            // A second hello means nothing; other messages are of a newer version.
+            Some(Message::Hello(_)) | None => {}
+        }
+    }
+}
