@@ -48,19 +48,18 @@ pub fn needs(ports: Ports, listeners: &[u16]) -> Vec<Need> {
 /// The first one that can't, with what it is for and what to do.
 pub fn check(needs: &[Need]) -> anyhow::Result<()> {
     for need in needs {
-        let mut bound = bind(need.address, need.udp);
+        let (mut tried, mut bound) = (need.address, bind(need.address, need.udp));
         // Without the capability the peer goes to port + 10000.
         if need.address.port() < 1024 && matches!(&bound, Err(error) if error.kind() == ErrorKind::PermissionDenied) {
-            let higher = SocketAddr::new(need.address.ip(), need.address.port() + LOW_PORT_OFFSET);
-            bound = bind(higher, need.udp);
+            tried.set_port(tried.port() + LOW_PORT_OFFSET);
+            bound = bind(tried, need.udp);
         }
         let Err(error) = bound else { continue };
-        let (address, purpose, port) = (need.address, &need.purpose, need.address.port());
+        let (address, purpose) = (tried, &need.purpose);
         match error.kind() {
             ErrorKind::AddrInUse => bail!(
-                "{address} ({purpose}) is in use: does another demo run? \
-                 `ss -lnp 'sport = :{port} or sport = :{}'` shows who listens",
-                port.saturating_add(LOW_PORT_OFFSET)
+                "{address} ({purpose}) is in use: does another demo run? `ss -lnp 'sport = :{}'` shows who listens",
+                address.port()
             ),
             ErrorKind::AddrNotAvailable => {
                 bail!(
