@@ -3,23 +3,22 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use meshgate_core::replica::Held as HeldState;
 use meshgate_core::snapshot::HeadId;
-use meshgate_wire::LeaderVerifier;
+use meshgate_wire::{LeaderVerifier, Snapshot};
 use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::acks::AckSource;
-use super::inbound::{End, Inbound};
+use super::inbound::{End, Inbound, Progress};
 use super::metrics::Metrics;
 use super::replica::Offer;
 use super::rpc::connect;
-use super::source::{Troubles, choose};
+use super::source::{BACKOFF_MAX, Troubles, choose};
 use super::types::{Applied, Dialer, LiveReport, PeerInfo, PeerView};
 use super::{frames, types::Origin};
 use crate::drain::{Drain, Phase};
 use crate::identity::{InstanceId, NodeName};
-use meshgate_core::replica::Held as HeldState;
-use meshgate_wire::Snapshot;
-use tokio_stream::wrappers::ReceiverStream;
 
 /// How long a source may take to accept the stream.
 const OPEN_WAIT: Duration = Duration::from_secs(2);
@@ -59,22 +58,24 @@ impl ClientTask {
                 self.wait_for_news(&troubles).await;
                 continue;
             };
-            let announced = watch::Sender::new(HeadId::default());
+            let progress = Progress::default();
+            let begun = Instant::now();
             let end = tokio::select! {
-                end = self.session(&source, want_full, &announced) => end,
-                () = self.better_source(&source, &troubles, &announced) => End::Switched,
+                end = self.session(&source, want_full, &progress) => end,
+                end = self.better_source(&source, &troubles, &progress) => end,
             };
             tracing::info!(node = %source.node, ?end, "the stream from a source ended");
             let now = Instant::now();
+            if progress.worked() {
+                want_full = false;
+            }
+            if progress.worked() || now - begun > BACKOFF_MAX {
+                troubles.works(&source.node);
+            }
             match end {
                 End::Switched => {}
-                End::Broken { worked } => {
-                    if worked {
-                        troubles.works(&source.node);
-                        want_full = false;
-                    }
-                    troubles.unreachable(&source.node, now, rand::random());
-                }
+                End::Useless => troubles.sent_falsehood(&source.node, now),
+                End::Broken => troubles.unreachable(&source.node, now, rand::random()),
                 End::False { ask_full } => {
                     troubles.sent_falsehood(&source.node, now);
                     want_full |= ask_full;
@@ -88,8 +89,12 @@ impl ClientTask {
     }
 
     fn choose(&self, troubles: &Troubles) -> Option<PeerInfo> {
+        self.choose_except(&[&self.node], troubles)
+    }
+
+    fn choose_except(&self, except: &[&NodeName], troubles: &Troubles) -> Option<PeerInfo> {
         let view = Arc::clone(&self.view.borrow());
-        choose(&view, &self.node, self.held(), troubles, Instant::now(), rand::random())
+        choose(&view, except, self.held(), troubles, Instant::now(), rand::random())
     }
 
     /// Returns when the choice may differ: the view changed, or a source may be tried again.
@@ -113,24 +118,28 @@ impl ClientTask {
     }
 
     /// Returns when another source should be followed: the leader, or one that is ahead while the
-    /// one we follow has nothing for us.
-    async fn better_source(&self, source: &PeerInfo, troubles: &Troubles, announced: &watch::Sender<HeadId>) {
+    /// one we follow has had nothing for us for a while.
+    async fn better_source(&self, source: &PeerInfo, troubles: &Troubles, progress: &Progress) -> End {
         let mut view = self.view.clone();
+        let mut useless_since = None;
         loop {
             let leader = view.borrow_and_update().leader.clone();
-            if let Some(better) = self.choose(troubles)
-                && better.node != source.node
-                && leader.as_ref() != Some(&source.node)
+            let better = self.choose_except(&[&self.node, &source.node], troubles);
+            let follows_leader = leader.as_ref() == Some(&source.node);
+            if let Some(better) = better
+                && !follows_leader
             {
-                let useless = *announced.borrow() <= self.held();
                 if leader.as_ref() == Some(&better.node) {
-                    return;
+                    return End::Switched;
                 }
-                // Give the one we have the time to announce itself.
-                tokio::time::sleep(RECONSIDER_EVERY).await;
-                if useless && *announced.borrow() <= self.held() && better.head > self.held() {
-                    return;
+                let useless = progress.announced() <= self.held();
+                let since = useless.then(|| useless_since.unwrap_or_else(Instant::now));
+                if since.is_some_and(|since| since.elapsed() > RECONSIDER_EVERY) {
+                    return End::Useless;
                 }
+                useless_since = since;
+            } else {
+                useless_since = None;
             }
             tokio::select! {
                 changed = view.changed() => if changed.is_err() { std::future::pending::<()>().await },
@@ -140,8 +149,8 @@ impl ClientTask {
     }
 
     /// One stream, from its start to its end.
-    async fn session(&self, source: &PeerInfo, want_full: bool, announced: &watch::Sender<HeadId>) -> End {
-        let broken = End::Broken { worked: false };
+    async fn session(&self, source: &PeerInfo, want_full: bool, progress: &Progress) -> End {
+        let broken = End::Broken;
         let mut client = match connect(self.dialer.as_ref(), &source.node, source.address).await {
             Ok(client) => client,
             Err(error) => {
@@ -172,14 +181,13 @@ impl ClientTask {
             offers: self.offers.clone(),
             metrics: self.metrics.clone(),
             requests: requests.clone(),
-            announced,
-            worked: false,
+            progress,
             resends: 0,
             assembly: None,
         };
         tokio::select! {
             end = inbound.read(frames) => end,
-            () = self.acknowledge(requests) => End::Broken { worked: true },
+            () = self.acknowledge(requests) => End::Broken,
         }
     }
 

@@ -1,14 +1,14 @@
 //! The receiving end of a Sync stream: frames to offers.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-use std::sync::Arc;
 
 use meshgate_core::snapshot::HeadId;
 use meshgate_proto::replication as pb;
 use meshgate_wire::{Commit, LeaderVerifier, SignedHead, head_id_from_proto, verify};
 use pb::sync_response::Message;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tonic::Streaming;
 
@@ -29,16 +29,40 @@ const MAX_RESENDS: u32 = 3;
 pub(super) enum End {
     /// There is a better source.
     Switched,
-    /// It broke off, or never came about. `worked`: something was applied from it.
-    Broken {
-        /// Something was applied from it.
-        worked: bool,
-    },
+    /// The source has nothing for us, and another one has.
+    Useless,
+    /// It broke off, or never came about.
+    Broken,
     /// The source sent something false.
     False {
         /// The next source is to start with a full snapshot.
         ask_full: bool,
     },
+}
+
+/// What one stream has brought so far.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// The newest head that the source says it has.
+    announced: Mutex<HeadId>,
+    /// Something was applied from it.
+    worked: AtomicBool,
+}
+
+impl Progress {
+    fn announce(&self, head: HeadId) {
+        *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = head;
+    }
+
+    /// The newest head that the source says it has.
+    pub(super) fn announced(&self) -> HeadId {
+        *self.announced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something was applied from it.
+    pub(super) fn worked(&self) -> bool {
+        self.worked.load(Ordering::Relaxed)
+    }
 }
 
 /// One stream's state.
@@ -49,8 +73,7 @@ pub(super) struct Inbound<'a> {
     pub(super) offers: mpsc::Sender<Offer>,
     pub(super) metrics: Metrics,
     pub(super) requests: mpsc::Sender<pb::SyncRequest>,
-    pub(super) announced: &'a watch::Sender<HeadId>,
-    pub(super) worked: bool,
+    pub(super) progress: &'a Progress,
     pub(super) resends: u32,
     pub(super) assembly: Option<Assembly>,
 }
@@ -60,7 +83,7 @@ impl Inbound<'_> {
     pub(super) async fn read(&mut self, mut frames: Streaming<pb::SyncResponse>) -> End {
         loop {
             let Ok(Ok(Some(frame))) = timeout(SILENCE, frames.message()).await else {
-                return End::Broken { worked: self.worked };
+                return End::Broken;
             };
             let taken = match frame.message {
                 Some(Message::Delta(delta)) => self.delta(delta).await,
@@ -68,7 +91,7 @@ impl Inbound<'_> {
                 Some(Message::Chunk(chunk)) => self.chunk(&chunk.data),
                 Some(Message::End(_)) => self.end().await,
                 Some(Message::Announce(announce)) => {
-                    self.announced.send_replace(head_id_from_proto(announce.head));
+                    self.progress.announce(head_id_from_proto(announce.head));
                     Ok(())
                 }
                 // Of a newer version.
@@ -107,7 +130,7 @@ impl Inbound<'_> {
         let assembly =
             self.assembly.take().ok_or_else(|| self.counted(Reason::Malformed, &"an end without a start"))?;
         let finished = tokio::task::spawn_blocking(move || assembly.finish()).await;
-        let finished = finished.map_err(|_| End::Broken { worked: self.worked })?;
+        let finished = finished.map_err(|_| End::Broken)?;
         let (head, snapshot) = finished.map_err(|error| self.counted(Reason::Malformed, &error))?;
         self.offer(head, Content::Full(snapshot), received).await
     }
@@ -116,17 +139,12 @@ impl Inbound<'_> {
     async fn offer(&mut self, head: SignedHead, content: Content, received: Instant) -> Result<(), End> {
         let (reply, outcome) = oneshot::channel();
         let source = Some(self.source.clone());
-        self.announced.send_if_modified(|announced| {
-            let newer = head.id() > *announced;
-            *announced = head.id().max(*announced);
-            newer
-        });
+        self.progress.announce(head.id());
         let offer = Offer { head, content, origin: self.origin, source, received, reply: Some(reply) };
-        let broken = End::Broken { worked: self.worked };
-        self.offers.send(offer).await.map_err(|_| broken)?;
-        match outcome.await.map_err(|_| broken)? {
+        self.offers.send(offer).await.map_err(|_| End::Broken)?;
+        match outcome.await.map_err(|_| End::Broken)? {
             Outcome::Applied => {
-                self.worked = true;
+                self.progress.worked.store(true, Ordering::Relaxed);
                 Ok(())
             }
             Outcome::Same => Ok(()),
@@ -142,7 +160,7 @@ impl Inbound<'_> {
         if self.resends > MAX_RESENDS {
             return Err(self.falsehood(&"it keeps sending deltas that start elsewhere", true));
         }
-        self.requests.send(frames::resend()).await.map_err(|_| End::Broken { worked: self.worked })
+        self.requests.send(frames::resend()).await.map_err(|_| End::Broken)
     }
 
     /// What the replica does not get to see, and so does not count.

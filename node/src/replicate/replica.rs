@@ -81,7 +81,7 @@ pub(super) struct Replica {
     pub(super) verifier: Arc<dyn LeaderVerifier>,
     pub(super) ensurer: Arc<dyn KeyEnsurer>,
     pub(super) store: Store,
-    pub(super) quarantine: BTreeSet<Pair>,
+    pub(super) quarantine: Arc<BTreeSet<Pair>>,
     pub(super) outlets: Outlets,
     pub(super) metrics: Metrics,
     pub(super) current: Option<Arc<Applied>>,
@@ -157,7 +157,10 @@ impl Replica {
         let base = self.held_state().id;
         self.raise_fence(id.epoch).await;
         self.store.mark(apply::pairs(&changes)).await;
-        let (decoded, held) = apply::decode_changes(&changes, &self.quarantine);
+        let Some((changes, decoded, held)) = self.decode(changes).await else {
+            self.store.unmark();
+            return Outcome::Refused(Reason::Panic, "decoding it panicked".to_owned());
+        };
         self.ensure_keys(apply::key_hashes(&decoded), offer.source.as_ref()).await;
         let Some(built) = self.build(id, decoded).await else {
             self.store.unmark();
@@ -188,6 +191,19 @@ impl Replica {
         let asked = tokio::time::timeout(KEYS_WAIT, self.ensurer.ensure(&wanted, source)).await;
         let missing = asked.unwrap_or(wanted);
         self.missing_keys.extend(missing);
+    }
+
+    async fn decode(&self, changes: Vec<LeafChange>) -> Option<(Vec<LeafChange>, Vec<Change>, Vec<Held>)> {
+        let quarantine = Arc::clone(&self.quarantine);
+        let inline = changes.len() <= INLINE_CHANGES;
+        let work = move || {
+            let (decoded, held) = apply::decode_changes(&changes, &quarantine);
+            (changes, decoded, held)
+        };
+        if inline {
+            return Some(work());
+        }
+        tokio::task::spawn_blocking(work).await.ok()
     }
 
     async fn build(&self, head: HeadId, changes: Vec<Change>) -> Option<Built> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use meshgate_core::snapshot::HeadId;
 use meshgate_proto::replication as pb;
 use pb::sync_request::Message;
-use tokio::sync::{Notify, SemaphorePermit, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tonic::{Status, Streaming};
 
@@ -88,12 +88,13 @@ impl Session {
     }
 
     async fn send_snapshot(&self, tick: &mut Interval) -> Result<HeadId, Gone> {
-        let _permit = self.permit(tick).await?;
+        let turn = self.meanwhile_alive(tick, self.shared.snapshots.acquire()).await?;
+        let _permit = turn.map_err(|_| Gone)?;
         // The state as it is now that it is this follower's turn.
         let now = self.shared.published.borrow().clone().ok_or(Gone)?;
         let snapshot = now.applied.snapshot.clone();
         let compressing = tokio::task::spawn_blocking(move || transfer::compress(&snapshot));
-        let chunks = compressing.await.map_err(|_| Gone)?.map_err(|_| Gone)?;
+        let chunks = self.meanwhile_alive(tick, compressing).await?.map_err(|_| Gone)?.map_err(|_| Gone)?;
         let bytes = chunks.iter().map(bytes::Bytes::len).sum();
         self.send(frames::start(&now.applied.head, now.applied.snapshot.len(), bytes)).await?;
         for chunk in chunks {
@@ -104,12 +105,12 @@ impl Session {
         Ok(now.applied.id())
     }
 
-    /// Waits for this follower's turn, and tells it that the stream lives.
-    async fn permit(&self, tick: &mut Interval) -> Result<SemaphorePermit<'_>, Gone> {
-        let mut turn = std::pin::pin!(self.shared.snapshots.acquire());
+    /// Waits for something that takes long, and tells the follower meanwhile that the stream lives.
+    async fn meanwhile_alive<T>(&self, tick: &mut Interval, work: impl Future<Output = T>) -> Result<T, Gone> {
+        let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {
-                permit = &mut turn => return permit.map_err(|_| Gone),
+                done = &mut work => return Ok(done),
                 _ = tick.tick() => self.announce().await?,
             }
         }

@@ -12,8 +12,8 @@ use crate::identity::NodeName;
 const AVOID_FALSE: Duration = Duration::from_secs(5);
 /// The first wait after a source could not be reached.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// The longest.
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// The longest. A stream that lived so long has worked.
+pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Sources that are remembered as troublesome.
 const MAX_REMEMBERED: usize = 1024;
 
@@ -38,7 +38,7 @@ impl Troubles {
         self.note(node, Trouble { until: now + half + random, failures: failures.saturating_add(1) });
     }
 
-    /// The source sent something false.
+    /// The source sent something false, or nothing though it said that it is ahead.
     pub(super) fn sent_falsehood(&mut self, node: &NodeName, now: Instant) {
         self.note(node, Trouble { until: now + AVOID_FALSE, failures: 0 });
     }
@@ -65,17 +65,17 @@ impl Troubles {
     }
 }
 
-/// Chooses a source. `entropy` spreads peers over equals. `None`: nobody has anything for us, or
+/// Chooses a source, never one of `except`. `entropy` spreads peers over equals. `None`: nobody has anything for us, or
 /// everybody who has is left alone for now.
 pub(super) fn choose(
     view: &PeerView,
-    own: &NodeName,
+    except: &[&NodeName],
     held: HeadId,
     troubles: &Troubles,
     now: Instant,
     entropy: u64,
 ) -> Option<PeerInfo> {
-    let usable = |peer: &&PeerInfo| peer.node != *own && !troubles.avoided(&peer.node, now);
+    let usable = |peer: &&PeerInfo| !except.contains(&&peer.node) && !troubles.avoided(&peer.node, now);
     let leader = view.peers.iter().filter(usable).find(|peer| view.leader.as_ref() == Some(&peer.node));
     if let Some(leader) = leader {
         return Some(leader.clone());
@@ -98,7 +98,7 @@ mod tests {
 
     fn chosen(view: &PeerView, troubles: &Troubles, now: Instant) -> Option<String> {
         let held = HeadId { epoch: 1, rev: 5 };
-        choose(view, &"me".into(), held, troubles, now, 0).map(|peer| peer.node.to_string())
+        choose(view, &[&"me".into()], held, troubles, now, 0).map(|peer| peer.node.to_string())
     }
 
     #[test]

@@ -114,7 +114,7 @@ pub fn start(config: ReplicaConfig, registry: &mut Registry) -> (Handles, Tasks)
         verifier: config.verifier,
         ensurer: config.key_ensurer,
         store,
-        quarantine: loaded.quarantine,
+        quarantine: Arc::new(loaded.quarantine),
         outlets,
         metrics,
         current: None,

@@ -268,3 +268,17 @@ async fn an_older_epoch_is_refused_also_after_a_restart() {
     peer.shows("meshgate_config_rejected_total{reason=\"stale\"} 1").await;
     assert_eq!(peer.head(), HeadId::default());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_only_says_it_is_ahead_is_left() {
+    let dir = tempdir().unwrap();
+    let mut history = Leader::new(1);
+    let commit = history.commit(vec![put("x", 10)]);
+    let silent = serve("silent", vec![Message::Announce(pb::Announce::default())]).await;
+    let mut truth = serve("truth", vec![Message::Delta(commit.to_proto())]).await;
+    truth.info.head = history.id;
+    let peer = Peer::start("a", dir.path()).await;
+    peer.see(None, vec![silent.info.clone(), truth.info.clone()]);
+    peer.reaches(history.id).await;
+    assert_eq!(silent.liar.hellos.lock().unwrap().len(), 1);
+}

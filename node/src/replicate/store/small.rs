@@ -24,8 +24,11 @@ const QUARANTINE: &str = "quarantine";
 /// Deaths while applying the same resources, after which they are quarantined.
 const DEATHS: u32 = 2;
 
+/// Resources that are quarantined at most.
+const MAX_QUARANTINED: usize = 16 * 1024;
+
 /// The largest of these files.
-const MAX_BYTES: u64 = 16 * 1024 * 1024;
+const MAX_BYTES: u64 = 32 * 1024 * 1024;
 
 const DIGEST_BYTES: usize = 32;
 
@@ -96,20 +99,16 @@ fn read_marker(dir: &Path) -> Option<Marker> {
     Some(Marker { deaths: u32::from_be_bytes(*deaths), pairs: decode_pairs(pairs)? })
 }
 
-/// The quarantine is of one version of the program: a newer one may be cured.
+/// The quarantine. It is by content: a resource that changes leaves it by itself.
 fn read_quarantine(dir: &Path) -> BTreeSet<Pair> {
-    let Ok(Some(body)) = read(&dir.join(QUARANTINE)) else { return BTreeSet::new() };
-    let version = env!("CARGO_PKG_VERSION").as_bytes();
-    body.strip_prefix(version)
-        .and_then(|rest| rest.strip_prefix(b"\n"))
-        .and_then(decode_pairs)
-        .map(BTreeSet::from_iter)
-        .unwrap_or_default()
+    let body = read(&dir.join(QUARANTINE)).ok().flatten();
+    body.and_then(|body| decode_pairs(&body)).map(BTreeSet::from_iter).unwrap_or_default()
 }
 
 fn write_quarantine(dir: &Path, pairs: &BTreeSet<Pair>) -> io::Result<()> {
-    let mut body = format!("{}\n", env!("CARGO_PKG_VERSION")).into_bytes();
-    encode_pairs(pairs, &mut body);
+    let mut body = Vec::new();
+    // Beyond the bound the file could not be read back.
+    encode_pairs(pairs.iter().take(MAX_QUARANTINED), &mut body);
     replace(dir, QUARANTINE, &body, true)
 }
 

@@ -37,3 +37,12 @@ fn two_deaths_quarantine() {
     // It stays, without a marker.
     assert_eq!(small::count_deaths(dir.path()).1, BTreeSet::from([pair("b")]));
 }
+
+#[test]
+fn an_unmarked_apply_is_no_death() {
+    let dir = tempfile::tempdir().unwrap();
+    small::write_marker(dir.path(), &Marker { deaths: 1, pairs: vec![pair("a")] }).unwrap();
+    small::remove_marker(dir.path()).unwrap();
+    small::remove_marker(dir.path()).unwrap();
+    assert_eq!(small::count_deaths(dir.path()), (Marker::default(), BTreeSet::new()));
+}
