@@ -17,7 +17,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use super::frame::{CLIENT_GONE, FrameReader, FrameWriter, Incoming, Kind, StreamError};
+use super::frame::{CLIENT_GONE, FrameReader, FrameWriter, GIVEN_UP, Incoming, Kind, StreamError, TOO_LATE};
 use super::peers::{Peer, Slot};
 use super::runner::Dial;
 use super::{Body, BodyError, Refusal, ReplayBody, StreamHeader, Tunnel, TunnelFailure, TunnelFailureKind, codec};
@@ -244,10 +244,14 @@ async fn accepted(
     }
 }
 
-/// A reset overtakes what was written before it: an upstream that failed had been accepted.
+/// A reset overtakes what was written before it, so its code says whether the host had accepted.
 fn unanswered(error: StreamError) -> TunnelFailure {
     let accepted = matches!(error, StreamError::UpstreamFailed);
-    TunnelFailure { kind: TunnelFailureKind::Broken(error.to_string()), accepted }
+    let kind = match error {
+        StreamError::Reset(GIVEN_UP | TOO_LATE) => TunnelFailureKind::Refused(Refusal::Overloaded),
+        error => TunnelFailureKind::Broken(error.to_string()),
+    };
+    TunnelFailure { kind, accepted }
 }
 
 /// Waits for the response's head; the body goes on reading.
