@@ -30,16 +30,27 @@ pub(super) enum Inner {
     Remote(tunnel::Body),
 }
 
+/// What an answer's body ends when it ends.
+pub(super) struct Guards {
+    /// The exchange.
+    pub exchange: Exchange,
+    /// The endpoint's load.
+    pub in_flight: InFlight,
+    /// When the body must have ended.
+    pub deadline: Option<Deadline>,
+}
+
 impl ResponseBody {
     /// A body of the proxy itself.
     pub(super) fn own(bytes: Bytes, exchange: Exchange) -> Self {
         ResponseBody { inner: Inner::Own(bytes), exchange: Some(exchange), in_flight: None, deadline: None }
     }
 
-    /// A backend's body, which must end before `deadline`.
-    pub(super) fn backend(inner: Inner, exchange: Exchange, in_flight: InFlight, deadline: Option<Deadline>) -> Self {
+    /// A backend's body. `bodiless`: nobody will read it, its head is its end.
+    pub(super) fn backend(inner: Inner, guards: Guards, bodiless: bool) -> Self {
+        let Guards { exchange, in_flight, deadline } = guards;
         let mut body = ResponseBody { inner, exchange: Some(exchange), in_flight: Some(in_flight), deadline };
-        if body.is_end_stream() {
+        if bodiless || body.is_end_stream() {
             body.ended();
         }
         body
