@@ -1,4 +1,5 @@
-//! Gossip among nodes: over channels in memory, and over tunnels on loopback.
+//! Gossip among nodes, over channels in memory, and a member that lies.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -241,10 +242,11 @@ async fn liar(nodes: &Nodes, victim: &str, versions: usize) -> chitchat::Chitcha
     let address: SocketAddr = "127.99.0.1:7946".parse().unwrap();
     let (_, incoming) = nodes.network.join(address);
     let members = nodes.nodes[0].cluster.members().borrow().clone();
-    let generation = members.node(&victim.into()).unwrap().generation;
-    let id = ChitchatId::new(gossip_id(victim), generation, address);
-    let mut values = vec![("cert".to_owned(), "QUJD".to_owned()), ("facts".to_owned(), "QUJD.QUJD".to_owned())];
-    values.extend((0..versions).map(|index| ("x".to_owned(), index.to_string())));
+    let victims = members.node(&victim.into()).unwrap();
+    let id = ChitchatId::new(gossip_id(victim), victims.generation, victims.facts.tunnel);
+    // Later versions than the victim's own, so that others take them.
+    let mut values: Vec<_> = (0..versions).map(|index| ("x".to_owned(), index.to_string())).collect();
+    values.extend([("cert", "QUJD"), ("facts", "QUJD.QUJD")].map(|(key, value)| (key.to_owned(), value.to_owned())));
     let liar = Liar { incoming, network: nodes.network.clone(), address };
     liar.impersonate(nodes.run.mesh_id(), id, values).await
 }
@@ -294,4 +296,25 @@ async fn rubbish_and_foreign_meshes_change_nothing() {
     within("all is as before", Duration::from_secs(10), || nodes.alive(1) == 2 && nodes.alive(2) == 2).await;
     nodes.nodes[1].cluster.publish(|facts| facts.head.rev = 9);
     within("changes still pass", Duration::from_secs(10), || nodes.head(1, "n2") == Some(9)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_absurd_version_makes_the_victim_start_anew() {
+    let nodes = Nodes::start(3);
+    nodes.converge().await;
+    let before = nodes.nodes[0].cluster.members().borrow().node(&"n2".into()).unwrap().generation;
+    let liar = liar(&nodes, "n2", 1).await;
+    for version in [1 << 50, u64::MAX - 1] {
+        liar.with_chitchat(|chitchat| chitchat.self_node_state().set_max_version(version)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let anew = || {
+        let members = nodes.nodes[0].cluster.members().borrow().clone();
+        members.node(&"n2".into()).is_some_and(|member| member.alive && member.generation > before)
+    };
+    within("the victim is seen in a new life", Duration::from_secs(15), anew).await;
+    assert!(nodes.nodes[1].cluster.metrics().restarts() > 0);
+    liar.abort();
+    nodes.nodes[1].cluster.publish(|facts| facts.head.rev = 6);
+    within("its change is seen", Duration::from_secs(10), || nodes.head(1, "n2") == Some(6)).await;
 }

@@ -1,4 +1,5 @@
 //! Identities: run folders, certificates, keys, TLS between peers.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

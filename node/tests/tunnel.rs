@@ -1,4 +1,5 @@
 //! Tunnels between nodes on loopback, over real sockets.
+#![allow(clippy::unwrap_used)]
 
 mod tunnel_nodes;
 

@@ -76,11 +76,20 @@ pub(super) fn gossip_id(node: &NodeName) -> String {
     blake3::hash(node.0.as_bytes()).to_hex().chars().take(ID_DIGITS).collect()
 }
 
-/// Facts as they travel. `generation` and `serial` tie them to one life of the sender in gossip
-/// and order them within it.
+/// One life of a node in gossip: signed with the facts, so that they can't be replayed in another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Life {
+    /// Its start, in milliseconds since 1970.
+    pub generation: u64,
+    /// The gossip address.
+    pub address: SocketAddr,
+}
+
+/// Facts as they travel, with the life that they belong to; `serial` orders them within it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Wire {
     generation: u64,
+    gossip: SocketAddr,
     serial: u64,
     node: String,
     instance: u64,
@@ -144,14 +153,9 @@ pub(super) fn encoded(certificate: &[u8]) -> String {
 }
 
 /// Signs facts for one life in gossip.
-pub(super) fn sign(
-    identity: &NodeIdentity,
-    facts: &Facts,
-    generation: u64,
-    serial: u64,
-) -> Result<Signed, IdentityError> {
-    let payload = serde_json::to_vec(&Wire::of(facts, generation, serial))
-        .map_err(|error| IdentityError::Issue(error.to_string()))?;
+pub(super) fn sign(identity: &NodeIdentity, facts: &Facts, life: Life, serial: u64) -> Result<Signed, IdentityError> {
+    let payload =
+        serde_json::to_vec(&Wire::of(facts, life, serial)).map_err(|error| IdentityError::Issue(error.to_string()))?;
     if payload.len() > MAX_FACTS {
         return Err(IdentityError::Issue(format!("facts of {} bytes; the limit is {MAX_FACTS}", payload.len())));
     }
@@ -160,8 +164,8 @@ pub(super) fn sign(
     Ok(Signed { facts, certificate: encoded(&certificate) })
 }
 
-/// Reads values that gossip holds under an id and generation, if that node signed them.
-pub(super) fn verify(trust: &Trust, id: &str, generation: u64, value: &Signed) -> Result<Verified, Unverified> {
+/// Reads values that gossip holds under an id, if that node signed them for this life.
+pub(super) fn verify(trust: &Trust, id: &str, life: Life, value: &Signed) -> Result<Verified, Unverified> {
     if value.facts.len() > MAX_VALUE || value.certificate.len() > MAX_VALUE {
         return Err(Unverified::Unreadable);
     }
@@ -177,7 +181,7 @@ pub(super) fn verify(trust: &Trust, id: &str, generation: u64, value: &Signed) -
     if gossip_id(&signer) != id || *signer.0 != *wire.node {
         return Err(Unverified::Foreign(signer));
     }
-    if wire.generation != generation {
+    if (wire.generation, wire.gossip) != (life.generation, life.address) {
         return Err(Unverified::Generation);
     }
     Ok(Verified { serial: wire.serial, facts: wire.facts() })
@@ -188,9 +192,10 @@ fn message(trust: &Trust, payload: &[u8]) -> Vec<u8> {
 }
 
 impl Wire {
-    fn of(facts: &Facts, generation: u64, serial: u64) -> Self {
+    fn of(facts: &Facts, life: Life, serial: u64) -> Self {
         Wire {
-            generation,
+            generation: life.generation,
+            gossip: life.address,
             serial,
             node: facts.node.to_string(),
             instance: facts.instance.0,
@@ -260,16 +265,20 @@ mod tests {
         let run = RunDir::open(folder.path().join("run")).unwrap();
         let [a, b] = ["a", "b"].map(|node| NodeIdentity::issue(&run, node.into(), InstanceId(1)).unwrap());
         let (id, trust) = (gossip_id(a.node()), run.trust());
-        let good = sign(&a, &facts("a"), 7, 1).unwrap();
+        let life = |generation| Life { generation, address: "127.1.0.1:1".parse().unwrap() };
+        let good = sign(&a, &facts("a"), life(7), 1).unwrap();
         assert!(good.facts.len() < MAX_FACTS, "{}", good.facts.len());
-        assert_eq!(verify(trust, &id, 7, &good).unwrap(), Verified { facts: facts("a"), serial: 1 });
+        assert_eq!(verify(trust, &id, life(7), &good).unwrap(), Verified { facts: facts("a"), serial: 1 });
 
-        let reason = |value: &Signed, id: &str, generation| verify(trust, id, generation, value).unwrap_err().reason();
+        let reason =
+            |value: &Signed, id: &str, generation| verify(trust, id, life(generation), value).unwrap_err().reason();
         assert_eq!(reason(&good, &id, 8), "generation");
+        let moved = Life { address: "127.1.0.2:1".parse().unwrap(), ..life(7) };
+        assert_eq!(verify(trust, &id, moved, &good).unwrap_err().reason(), "generation");
         assert_eq!(reason(&good, &gossip_id(b.node()), 7), "foreign");
-        assert_eq!(reason(&sign(&b, &facts("a"), 7, 1).unwrap(), &id, 7), "foreign");
-        assert_eq!(reason(&sign(&b, &facts("b"), 7, 1).unwrap(), &id, 7), "foreign");
-        let other = sign(&a, &facts("a"), 7, 2).unwrap();
+        assert_eq!(reason(&sign(&b, &facts("a"), life(7), 1).unwrap(), &id, 7), "foreign");
+        assert_eq!(reason(&sign(&b, &facts("b"), life(7), 1).unwrap(), &id, 7), "foreign");
+        let other = sign(&a, &facts("a"), life(7), 2).unwrap();
         let (payload, _) = other.facts.split_once('.').unwrap();
         let (_, signature) = good.facts.split_once('.').unwrap();
         let spliced = Signed { facts: format!("{payload}.{signature}"), ..good.clone() };
@@ -278,7 +287,7 @@ mod tests {
 
         let elsewhere = RunDir::open(folder.path().join("other")).unwrap();
         let stranger = NodeIdentity::issue(&elsewhere, "a".into(), InstanceId(1)).unwrap();
-        assert_eq!(reason(&sign(&stranger, &facts("a"), 7, 1).unwrap(), &id, 7), "signature");
+        assert_eq!(reason(&sign(&stranger, &facts("a"), life(7), 1).unwrap(), &id, 7), "signature");
     }
 
     #[test]
@@ -287,6 +296,6 @@ mod tests {
         let run = RunDir::open(folder.path().join("run")).unwrap();
         let identity = NodeIdentity::issue(&run, "a".into(), InstanceId(1)).unwrap();
         let long = Facts { admin: "x".repeat(MAX_FACTS), ..facts("a") };
-        assert!(sign(&identity, &long, 1, 1).is_err());
+        assert!(sign(&identity, &long, Life { generation: 1, address: long.tunnel }, 1).is_err());
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use chitchat::{Chitchat, ChitchatId};
 
-use super::facts::{self, Facts, Signed};
+use super::facts::{self, Facts, Life, Signed};
 use super::metrics::ClusterMetrics;
 use crate::identity::{NodeName, Trust};
 
@@ -105,7 +105,8 @@ impl Known {
             return;
         }
         let value = Signed { facts: facts.to_owned(), certificate: certificate.to_owned() };
-        match facts::verify(trust, &id.node_id, id.generation_id, &value) {
+        let life = Life { generation: id.generation_id, address: id.gossip_advertise_addr };
+        match facts::verify(trust, &id.node_id, life, &value) {
             Ok(verified) if verified.serial >= self.serial => {
                 self.serial = verified.serial;
                 let alive = self.believed.as_ref().is_some_and(|member| member.alive);

@@ -9,7 +9,7 @@ use rand::seq::IteratorRandom as _;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use super::facts::{self, Facts, Signed};
+use super::facts::{self, Facts, Life, Signed};
 use super::members::{CERTIFICATE_KEY, FACTS_KEY, Members, Reader};
 use super::metrics::ClusterMetrics;
 use super::transport::Channels;
@@ -147,8 +147,8 @@ impl ClusterRunner {
     fn signed(&mut self) -> Result<Signed, End> {
         self.serial += 1;
         let facts = self.facts.borrow_and_update().clone();
-        facts::sign(&self.config.identity, &facts, self.generation, self.serial)
-            .map_err(|error| End::Broken(error.to_string()))
+        let life = Life { generation: self.generation, address: self.config.gossip_addr };
+        facts::sign(&self.config.identity, &facts, life, self.serial).map_err(|error| End::Broken(error.to_string()))
     }
 
     /// Puts our values where gossip reads them, unless they are there, and tells peers if it matters.

@@ -144,3 +144,31 @@ impl Trust {
 fn untrusted(error: webpki::Error) -> IdentityError {
     IdentityError::Untrusted(error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{InstanceId, NodeIdentity, RunDir};
+
+    const HOUR: u64 = 3600;
+
+    #[test]
+    fn an_expired_certificate_is_believed_only_on_demand_and_for_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunDir::open(folder.path().join("run")).unwrap();
+        let identity = NodeIdentity::issue(&run, "n".into(), InstanceId(1)).unwrap();
+        let (trust, chain) = (run.trust(), [identity.certificate_der()]);
+        let after = |hours: u64| {
+            let now = UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs() + hours * HOUR));
+            trust.node(&chain, KeyUsage::client_auth(), now)
+        };
+        assert!(after(0).is_ok() && after(23).is_ok());
+        assert!(after(25).is_err());
+        trust.accept_expired(true);
+        assert_eq!(after(25).unwrap(), "n".into());
+        assert!(after(95).is_ok() && after(97).is_err());
+        let other = RunDir::open(folder.path().join("other")).unwrap();
+        let stranger = [NodeIdentity::issue(&other, "n".into(), InstanceId(1)).unwrap().certificate_der()];
+        assert!(trust.node(&stranger, KeyUsage::client_auth(), UnixTime::now()).is_err());
+    }
+}

@@ -1,4 +1,5 @@
 //! Nodes with tunnels and a host that echoes, for tests.
+#![allow(dead_code)] // Each test binary uses its part.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -53,9 +54,10 @@ pub struct TestNode {
 
 impl Mesh {
     pub async fn of(names: &[&str]) -> Self {
-        static MESHES: AtomicU8 = AtomicU8::new(1);
+        static MESHES: AtomicU8 = AtomicU8::new(1); // One address a mesh.
         let folder = tempfile::tempdir().unwrap();
         let run = RunDir::open(folder.path().join("run")).unwrap();
+        // Several test binaries may run at once; ports are free ones, so addresses may repeat.
         let ip = IpAddr::from([127, 78, MESHES.fetch_add(1, Ordering::Relaxed), 1]);
         let directory = watch::channel(Directory::default()).0;
         let mut mesh = Mesh { run, ip, nodes: HashMap::new(), directory, _folder: folder };
@@ -76,6 +78,10 @@ impl Mesh {
     /// A node of the mesh that the others do not know yet.
     pub async fn join(&self, name: &str) -> TestNode {
         self.start(name, 0)
+    }
+
+    pub fn run(&self) -> &RunDir {
+        &self.run
     }
 
     pub fn introduce(&self, peers: &[(&str, SocketAddr)]) {
