@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, request, response};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request, response};
 use meshgate_core::balance::pick;
 use meshgate_core::filter;
 use meshgate_core::sanitize;
@@ -268,10 +268,17 @@ impl<'a> Forward<'a> {
         parts.extensions.clear();
         exchange.answers(parts.status, OK, false);
         let deadline = self.end_deadline().map(|at| self.local.timer.at(at));
-        let bodiless = self.parts.method == Method::HEAD
-            || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let length = self.length(&parts);
         let guards = Guards { exchange, in_flight, deadline };
-        Response::from_parts(parts, ResponseBody::backend(inner, guards, bodiless))
+        Response::from_parts(parts, ResponseBody::backend(inner, guards, length))
+    }
+
+    /// Bytes of the answer's body, if that is known.
+    fn length(&self, parts: &response::Parts) -> Option<u64> {
+        let none = self.parts.method == Method::HEAD
+            || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        if none { Some(0) } else { length }
     }
 
     /// When the answer's head must be there.
