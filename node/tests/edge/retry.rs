@@ -51,7 +51,7 @@ async fn no_endpoint_is_a_503_that_says_so() {
     let answer = get(address, "http://s/").await;
     assert_eq!(answer.status, 503);
     assert!(answer.text().starts_with("endpoints_refused"), "{}", answer.text());
-    assert_eq!(mesh.context.metrics.totals().failed, 2);
+    until("both are counted", || mesh.context.metrics.totals().failed == 2).await;
     mesh.stop().await;
 }
 
