@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use hyper::rt::{Sleep, Timer};
 
+use super::EdgeConfig;
+use super::head_copy::HeadCopy;
 use crate::proxy::meter::Counts;
 use crate::proxy::{CoarseTimer, Deadline};
 
@@ -20,6 +22,7 @@ pub struct HeadTimer(Arc<Shared>);
 struct Shared {
     timer: CoarseTimer,
     counts: Arc<Counts>,
+    copy: HeadCopy,
     header: Duration,
     idle: Duration,
     /// The first head was waited for.
@@ -35,9 +38,11 @@ struct HeadSleep {
 }
 
 impl HeadTimer {
-    /// A timer for the connection whose bytes `counts` counts.
-    pub fn new(timer: CoarseTimer, counts: Arc<Counts>, header: Duration, idle: Duration) -> Self {
-        HeadTimer(Arc::new(Shared { timer, counts, header, idle, first: AtomicBool::new(true) }))
+    /// A timer for the connection whose bytes `counts` counts. It knows when a head begins and
+    /// ends, and tells `copy`.
+    pub fn new(timer: CoarseTimer, counts: Arc<Counts>, copy: HeadCopy, config: &EdgeConfig) -> Self {
+        let (header, idle) = (config.header_timeout, config.idle_timeout);
+        HeadTimer(Arc::new(Shared { timer, counts, copy, header, idle, first: AtomicBool::new(true) }))
     }
 }
 
@@ -50,6 +55,7 @@ impl Timer for HeadTimer {
         let first = self.0.first.swap(false, Ordering::Relaxed);
         let (at, idle_at) =
             if first { (deadline, None) } else { (Instant::now() + self.0.idle, Some(self.0.counts.now().0)) };
+        self.0.copy.begin();
         Box::pin(HeadSleep { shared: Arc::clone(&self.0), deadline: self.0.timer.at(at), idle_at })
     }
 }
@@ -64,6 +70,12 @@ impl Future for HeadSleep {
             this.deadline.reset(Instant::now() + this.shared.header);
         }
         Pin::new(&mut this.deadline).poll(cx)
+    }
+}
+
+impl Drop for HeadSleep {
+    fn drop(&mut self) {
+        self.shared.copy.end();
     }
 }
 

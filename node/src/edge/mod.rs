@@ -6,6 +6,7 @@
 //! runtime, timers and upstream connections of its own.
 
 mod accept;
+mod head_copy;
 mod head_timer;
 mod listen;
 mod serve;

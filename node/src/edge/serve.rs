@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use http::{Request, header};
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -17,19 +19,17 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::Accepted;
+use super::head_copy::HeadCopy;
 use super::head_timer::HeadTimer;
 use super::sniff::sniff;
 use super::stats::count;
 use super::tls::UNRECOGNIZED_NAME;
 use super::worker::Worker;
 use crate::proxy::meter::Meter;
-use crate::proxy::{ConnectionInfo, handle};
+use crate::proxy::{ConnectionInfo, FramedTwice, handle};
 
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 64 * 1024;
-
-/// Fields of a request's head.
-const MAX_HEADERS: usize = 100;
 
 /// HTTP/2 streams at the same time on a connection.
 const MAX_STREAMS: u32 = 100;
@@ -136,19 +136,23 @@ async fn h1<S>(worker: &Arc<Worker>, closing: &CancellationToken, info: Connecti
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (stream, counts) = Meter::new(stream);
+    let copy = HeadCopy::default();
+    let (stream, counts) = Meter::new(copy.of(stream));
     let config = &worker.config;
-    let timer = HeadTimer::new(worker.local.timer.clone(), counts, config.header_timeout, config.idle_timeout);
+    let timer = HeadTimer::new(worker.local.timer.clone(), counts, copy.clone(), config);
     let (local, info) = (Arc::clone(&worker.local), Arc::new(info));
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if request.headers().contains_key(header::TRANSFER_ENCODING) && copy.has(b"content-length") {
+            request.extensions_mut().insert(FramedTwice);
+        }
         let answer = handle(Arc::clone(&local), Arc::clone(&info), request);
         async move { Ok::<_, std::convert::Infallible>(answer.await) }
     });
+    // At most 100 fields, hyper's default: to set it costs an allocation a request.
     let connection = http1::Builder::new()
         .timer(timer)
         .header_read_timeout(config.header_timeout)
         .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {

@@ -79,6 +79,15 @@ pub fn refused(refused: meshgate_core::sanitize::Refused) -> Answer {
     Answer { close: refused.close, ..Answer::error(refused.status, refused.reason, text) }
 }
 
+/// The request has a length and a transfer coding.
+pub const FRAMED_TWICE: Answer = Answer {
+    status: StatusCode::BAD_REQUEST,
+    reason: "framed_twice",
+    location: None,
+    close: true,
+    text: "this request has both Content-Length and Transfer-Encoding; send it with one of them",
+};
+
 /// A rule can't be served as declared.
 pub const RULE_BROKEN: Answer = Answer::error(
     StatusCode::INTERNAL_SERVER_ERROR,

@@ -18,6 +18,9 @@ pub struct ResponseBody {
     exchange: Option<Exchange>,
     in_flight: Option<InFlight>,
     deadline: Option<Deadline>,
+    /// Bytes that must still come, where the head said how many: whoever writes the answer does
+    /// not read on behind the last one.
+    left: Option<u64>,
 }
 
 /// Where the bytes come from.
@@ -30,16 +33,28 @@ pub(super) enum Inner {
     Remote(tunnel::Body),
 }
 
+/// What an answer's body ends when it ends.
+pub(super) struct Guards {
+    /// The exchange.
+    pub exchange: Exchange,
+    /// The endpoint's load.
+    pub in_flight: InFlight,
+    /// When the body must have ended.
+    pub deadline: Option<Deadline>,
+}
+
 impl ResponseBody {
     /// A body of the proxy itself.
     pub(super) fn own(bytes: Bytes, exchange: Exchange) -> Self {
-        ResponseBody { inner: Inner::Own(bytes), exchange: Some(exchange), in_flight: None, deadline: None }
+        ResponseBody { inner: Inner::Own(bytes), exchange: Some(exchange), in_flight: None, deadline: None, left: None }
     }
 
-    /// A backend's body, which must end before `deadline`.
-    pub(super) fn backend(inner: Inner, exchange: Exchange, in_flight: InFlight, deadline: Option<Deadline>) -> Self {
-        let mut body = ResponseBody { inner, exchange: Some(exchange), in_flight: Some(in_flight), deadline };
-        if body.is_end_stream() {
+    /// A backend's body of `length` bytes, if that is known. Zero: its head is its end.
+    pub(super) fn backend(inner: Inner, guards: Guards, length: Option<u64>) -> Self {
+        let Guards { exchange, in_flight, deadline } = guards;
+        let mut body =
+            ResponseBody { inner, exchange: Some(exchange), in_flight: Some(in_flight), deadline, left: length };
+        if length == Some(0) || body.is_end_stream() {
             body.ended();
         }
         body
@@ -87,8 +102,13 @@ impl Body for ResponseBody {
             }
             Poll::Pending => {}
             Poll::Ready(None) => self.ended(),
-            Poll::Ready(Some(Ok(_))) if self.inner_ended() => self.ended(),
-            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(Some(Ok(frame))) => {
+                let read = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.left = self.left.map(|left| left.saturating_sub(read));
+                if self.left == Some(0) || self.inner_ended() {
+                    self.ended();
+                }
+            }
             Poll::Ready(Some(Err(_))) => self.broke("upstream_broken"),
         }
         polled

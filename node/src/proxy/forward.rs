@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::{HeaderName, HeaderValue, Request, Response, Version, request, response};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request, response};
 use meshgate_core::balance::pick;
 use meshgate_core::filter;
 use meshgate_core::sanitize;
@@ -15,7 +15,7 @@ use meshgate_core::snapshot::{Filter, HeadId, Timeouts};
 use meshgate_core::table::{Endpoint, ServicePort};
 
 use super::answer::{self, Answer};
-use super::body::{Inner, ResponseBody};
+use super::body::{Guards, Inner, ResponseBody};
 use super::context::{Local, ProxyContext};
 use super::exchange::{Exchange, InFlight};
 use super::handle::own;
@@ -71,8 +71,9 @@ enum Failed {
     PeerDead,
     /// The pooled connection was stale, and nothing was sent: the endpoint itself may be fine.
     Stale,
-    /// Something was sent. Whether no byte of an answer came.
-    Broken { silent: bool },
+    /// Something was sent. `silent`: no byte of an answer came; `reused`: on a connection that had
+    /// served before, so that the endpoint itself may be fine.
+    Broken { silent: bool, reused: bool },
     /// Time is over.
     Late,
 }
@@ -83,8 +84,10 @@ struct Tried<'a> {
     refused: Vec<SocketAddr>,
     /// Its peer is dead, but it may be reached without it.
     unreached: Option<&'a Endpoint>,
-    /// Something refused the request before it took it.
-    any: bool,
+    /// Why there must be another attempt: the answer, if none succeeds.
+    last: Option<Answer>,
+    /// An idle connection was of no use: the next attempt dials.
+    dial: bool,
 }
 
 /// Forwards the request and returns the answer, a backend's or our own.
@@ -93,15 +96,14 @@ pub async fn forward(forward: Forward<'_>, mut exchange: Exchange) -> Response<R
     for attempt in 0..=MAX_ATTEMPTS {
         let last = attempt == MAX_ATTEMPTS;
         let Some((endpoint, via)) = forward.next(&mut tried, last) else {
-            let answer = if tried.any { answer::ALL_REFUSED } else { answer::NO_ENDPOINTS };
-            return own(forward.context, exchange, &answer);
+            return own(forward.context, exchange, &tried.last.unwrap_or(answer::NO_ENDPOINTS));
         };
         let Some(request) = forward.request() else {
             return own(forward.context, exchange, &answer::UPSTREAM_BROKEN);
         };
         exchange.sends(endpoint, via);
         let in_flight = InFlight::new(&endpoint.state);
-        let attempted = forward.attempt(endpoint, via, request).await;
+        let attempted = forward.attempt(endpoint, via, tried.dial, request).await;
         let (now, waited) = exchange.waited();
         match attempted {
             Ok((parts, inner)) => {
@@ -115,7 +117,7 @@ pub async fn forward(forward: Forward<'_>, mut exchange: Exchange) -> Response<R
             }
         }
     }
-    own(forward.context, exchange, &answer::ALL_REFUSED)
+    own(forward.context, exchange, &tried.last.unwrap_or(answer::ALL_REFUSED))
 }
 
 impl<'a> Forward<'a> {
@@ -151,20 +153,22 @@ impl<'a> Forward<'a> {
         Some(request)
     }
 
-    async fn attempt(&self, endpoint: &Endpoint, via: Via, request: Request<RequestBody>) -> Attempted {
+    async fn attempt(&self, endpoint: &Endpoint, via: Via, dial: bool, request: Request<RequestBody>) -> Attempted {
         let deadline = self.head_deadline().map(|at| self.local.timer.at(at));
         let attempt = async {
             match (via, &endpoint.node) {
                 (Via::Tunnel, Some(node)) => self.remote(NodeName(Arc::clone(node)), endpoint, request).await,
-                _ => self.direct(endpoint, request).await,
+                _ => self.direct(endpoint, dial, request).await,
             }
         };
         before(deadline, attempt).await.unwrap_or(Err(Failed::Late))
     }
 
-    async fn direct(&self, endpoint: &Endpoint, request: Request<RequestBody>) -> Attempted {
+    async fn direct(&self, endpoint: &Endpoint, dial: bool, request: Request<RequestBody>) -> Attempted {
         let target = Target { address: endpoint.address, app: self.port.app };
-        let lease = self.local.pool.checkout(target).await.map_err(|_| Failed::Refused("connect"))?;
+        let pool = &self.local.pool;
+        let lease = if dial { pool.fresh(target).await } else { pool.checkout(target).await };
+        let lease = lease.map_err(|_| Failed::Refused("connect"))?;
         match lease.send(request).await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
@@ -172,9 +176,9 @@ impl<'a> Forward<'a> {
             }
             Err(SendError { unsent: true, reused: true, .. }) => Err(Failed::Stale),
             Err(SendError { unsent: true, .. }) => Err(Failed::Refused("unsent")),
-            Err(SendError { silent, error, .. }) => {
+            Err(SendError { silent, reused, error, .. }) => {
                 tracing::debug!(endpoint = %endpoint.address, %error, "a backend broke off");
-                Err(Failed::Broken { silent })
+                Err(Failed::Broken { silent, reused })
             }
         }
     }
@@ -190,7 +194,7 @@ impl<'a> Forward<'a> {
             Err(RemoteError::Unreachable(_)) => Err(Failed::PeerDead),
             Err(RemoteError::Broken(error)) => {
                 tracing::debug!(%node, endpoint = %endpoint.address, %error, "a tunnelled request broke off");
-                Err(Failed::Broken { silent: true })
+                Err(Failed::Broken { silent: true, reused: false })
             }
         }
     }
@@ -203,10 +207,13 @@ impl<'a> Forward<'a> {
         tried: &mut Tried<'a>,
         exchange: &mut Exchange,
     ) -> Option<Answer> {
+        let broken = matches!(failed, Failed::Broken { .. });
         match failed {
             Failed::Late => return Some(answer::TIMEOUT),
-            // The next attempt finds another idle connection, or dials.
-            Failed::Stale => exchange.again("stale"),
+            Failed::Stale => {
+                tried.dial = true;
+                exchange.again("stale");
+            }
             Failed::Refused(why) => {
                 tried.refused.push(endpoint.address);
                 exchange.again(why);
@@ -216,16 +223,23 @@ impl<'a> Forward<'a> {
                 tried.unreached = Some(endpoint);
                 exchange.again("peer_dead");
             }
-            Failed::Broken { silent } => {
+            Failed::Broken { silent, reused } => {
                 let repeatable = silent && self.parts.method.is_safe() && self.body.is_empty();
                 if !repeatable || !self.local.retries.withdraw() {
                     return Some(answer::UPSTREAM_BROKEN);
                 }
-                tried.refused.push(endpoint.address);
+                if reused {
+                    tried.dial = true;
+                } else {
+                    tried.refused.push(endpoint.address);
+                }
                 exchange.again("broken");
             }
         }
-        tried.any = true;
+        // Once something may have been seen, the answer must not say that a retry is safe.
+        if broken || tried.last.is_none() {
+            tried.last = Some(if broken { answer::UPSTREAM_BROKEN } else { answer::ALL_REFUSED });
+        }
         None
     }
 
@@ -254,7 +268,17 @@ impl<'a> Forward<'a> {
         parts.extensions.clear();
         exchange.answers(parts.status, OK, false);
         let deadline = self.end_deadline().map(|at| self.local.timer.at(at));
-        Response::from_parts(parts, ResponseBody::backend(inner, exchange, in_flight, deadline))
+        let length = self.length(&parts);
+        let guards = Guards { exchange, in_flight, deadline };
+        Response::from_parts(parts, ResponseBody::backend(inner, guards, length))
+    }
+
+    /// Bytes of the answer's body, if that is known.
+    fn length(&self, parts: &response::Parts) -> Option<u64> {
+        let none = self.parts.method == Method::HEAD
+            || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        if none { Some(0) } else { length }
     }
 
     /// When the answer's head must be there.

@@ -16,6 +16,10 @@ use super::forward::{self, Forward};
 use super::plan::{self, Plan};
 use super::replay::Replay;
 
+/// In a request's extensions: it came with two framings, one of which the codec dropped.
+#[derive(Clone, Copy, Debug)]
+pub struct FramedTwice;
+
 /// Answers a request of a client.
 ///
 /// Dropping the future drops whatever was asked of a backend: the client has left.
@@ -29,6 +33,9 @@ pub async fn handle(
     let context = local.context();
     let mut exchange = Exchange::begin(&local, &connection, &parts);
     local.retries.deposit();
+    if parts.extensions.get::<FramedTwice>().is_some() {
+        return own(context, exchange, &answer::FRAMED_TWICE);
+    }
     let canonical = match sanitize::request(&mut parts, &connection.canonical()) {
         Ok(canonical) => canonical,
         Err(refused) => return own(context, exchange, &answer::refused(refused)),

@@ -30,7 +30,7 @@ pub use access_log::{AccessLog, AccessLogTarget};
 pub use body::ResponseBody;
 pub use clock::Clock;
 pub use context::{ConnectionInfo, ExpectedPeers, Local, ProxyContext};
-pub use handle::handle;
+pub use handle::{FramedTwice, handle};
 pub use host::PodHost;
 pub use metrics::{ProxyMetrics, Totals};
 pub use remote::{Remote, RemoteError};

@@ -227,7 +227,7 @@ mod tests {
         let third = replay.attempt().unwrap().collect().await.unwrap();
         assert_eq!(third.trailers().unwrap().len(), 1);
         assert_eq!(third.to_bytes().len(), 30);
-        drop(replay);
+        drop((first, replay));
         assert_eq!(budget.load(Ordering::Relaxed), 0);
     }
 

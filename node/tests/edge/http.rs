@@ -51,7 +51,7 @@ async fn h1_and_h2c_reach_the_backend_by_prefix_and_exact_path() {
         assert!(missing.text().starts_with("no_route"), "{}", missing.text());
         assert_eq!(client.get("http://shop.example/ax").await.status, 404);
     }
-    assert_eq!(mesh.context.metrics.totals().requests, 8);
+    until("all are counted", || mesh.context.metrics.totals().requests == 8).await;
     mesh.stop().await;
 }
 
@@ -162,7 +162,7 @@ async fn a_late_backend_is_a_504_and_a_lost_client_ends_its_request() {
     assert_eq!(mesh.context.metrics.totals().requests, 1);
     hanging.abort();
     until("the lost client is counted", || mesh.context.metrics.totals().requests == 2).await;
-    assert!(mesh.metrics().contains("reason=\"client_gone\""), "{}", mesh.metrics());
+    until("its reason is counted", || mesh.metrics().contains("reason=\"client_gone\"")).await;
     mesh.stop().await;
 }
 
@@ -184,7 +184,7 @@ async fn metrics_and_the_access_log_tell_what_was_served() {
     until("the request is counted", || mesh.metrics().contains(wanted)).await;
     let metrics = mesh.metrics();
     assert!(metrics.contains("meshgate_picks_total{via=\"direct\"} 1"), "{metrics}");
-    assert!(metrics.contains("meshgate_http_request_duration_seconds_bucket{le=\"60.0\""), "{metrics}");
+    assert!(metrics.contains("meshgate_http_request_duration_seconds_bucket{le=\"+Inf\""), "{metrics}");
     mesh.stop().await;
     writer.join().unwrap();
     let text = std::fs::read_to_string(path).unwrap();

@@ -1,6 +1,8 @@
 //! The edge and the proxy on real sockets of the loopback: clients of our own on one side,
 //! backends of our own on the other.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod backend;
 mod client;
 mod drain;

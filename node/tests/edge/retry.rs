@@ -51,7 +51,7 @@ async fn no_endpoint_is_a_503_that_says_so() {
     let answer = get(address, "http://s/").await;
     assert_eq!(answer.status, 503);
     assert!(answer.text().starts_with("endpoints_refused"), "{}", answer.text());
-    assert_eq!(mesh.context.metrics.totals().failed, 2);
+    until("both are counted", || mesh.context.metrics.totals().failed == 2).await;
     mesh.stop().await;
 }
 
@@ -128,4 +128,50 @@ async fn endpoints_come_and_go_under_traffic_without_a_failure() {
     }
     assert!(a.requests() > 0 && b.requests() > 0);
     mesh.stop().await;
+}
+
+#[tokio::test]
+async fn a_pool_full_of_stale_connections_costs_no_request() {
+    let a = Backend::start("a").await;
+    let (mut mesh, address) = one(&[("a", &a)], vec![prefix("/", "a")]).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let backend = listener.local_addr().unwrap();
+    let end = tokio_util::sync::CancellationToken::new();
+    let first = tokio::spawn(serve_until(listener, end.clone()));
+    mesh.resources.service("a", AppProtocol::Http1, &[(backend, None)]);
+    mesh.apply().await;
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        clients.spawn(async move { get(address, "http://s/x").await.status });
+    }
+    while let Some(status) = clients.join_next().await {
+        assert_eq!(status.unwrap(), 200);
+    }
+    // All connections end at once, while requests go on: a pod that is replaced in place.
+    end.cancel();
+    let listener = first.await.unwrap();
+    let second = tokio::spawn(serve_until(listener, tokio_util::sync::CancellationToken::new()));
+    for _ in 0..16 {
+        assert_eq!(get(address, "http://s/x").await.status, 200);
+    }
+    mesh.stop().await;
+    second.abort();
+}
+
+/// Answers slowly, so that many connections are open at the same time; closes all at the end.
+async fn serve_until(listener: TcpListener, end: tokio_util::sync::CancellationToken) -> TcpListener {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let (mut stream, _) = tokio::select! {
+            accepted = listener.accept() => accepted.unwrap(),
+            () = end.cancelled() => return listener,
+        };
+        connections.spawn(async move {
+            let mut buffer = vec![0; 4096];
+            while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            }
+        });
+    }
 }

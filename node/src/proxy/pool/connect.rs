@@ -17,9 +17,6 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// Bytes of an answer's head.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Fields of an answer's head.
-const MAX_HEADERS: usize = 200;
-
 /// HTTP/2 windows: of a stream, of a connection.
 const WINDOWS: (u32, u32) = (256 * 1024, 4 * 1024 * 1024);
 
@@ -29,12 +26,9 @@ const PING: Duration = Duration::from_secs(10);
 /// A new HTTP/1 connection.
 pub(super) async fn http1(address: SocketAddr, source: Option<IpAddr>) -> io::Result<H1> {
     let (stream, counts) = Meter::new(dial(address, source).await?);
-    let (sender, connection) = h1::Builder::new()
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(io::Error::other)?;
+    // At most 100 fields, hyper's default: to set it costs an allocation an answer.
+    let (sender, connection) =
+        h1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     // Ends with the connection: when the pod closes it, or the sender is dropped.
     tokio::spawn(async move {
         if let Err(error) = connection.await {
