@@ -67,10 +67,10 @@ impl Ask {
         self
     }
 
-    /// `GET shop.example/cart`, as it is shown.
+    /// `shop.example/cart` or `https://shop.example/cart`, as it is shown.
     pub fn shown(&self) -> String {
         let scheme = if matches!(self.transport, Transport::Tls(_)) { "https://" } else { "" };
-        format!("GET {scheme}{}{}", self.host, self.path)
+        format!("{scheme}{}{}", self.host, self.path)
     }
 
     /// Makes the request.

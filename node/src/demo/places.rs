@@ -71,11 +71,11 @@ impl Places {
 
     /// All Gateways, by name; the same listener on several nodes is one, with `n` in its address.
     pub fn summaries(&self) -> Vec<Summary> {
-        let mut gateways: BTreeMap<&str, Vec<(u32, String)>> = BTreeMap::new();
+        let mut gateways: BTreeMap<String, Vec<(u32, String)>> = BTreeMap::new();
         for (node, bounds) in &self.0 {
             for bound in bounds.iter().filter(|bound| bound.error.is_empty()) {
                 let listener = shown(*node, bound);
-                let all = gateways.entry(&bound.gateway).or_default();
+                let all = gateways.entry(named(&bound.gateway)).or_default();
                 if !all.iter().any(|(_, known)| *known == listener) {
                     all.push((bound.port, listener));
                 }
@@ -85,13 +85,15 @@ impl Places {
             .into_iter()
             .map(|(gateway, mut listeners)| {
                 listeners.sort();
-                Summary {
-                    gateway: gateway.to_owned(),
-                    listeners: listeners.into_iter().map(|(_, listener)| listener).collect(),
-                }
+                Summary { gateway, listeners: listeners.into_iter().map(|(_, listener)| listener).collect() }
             })
             .collect()
     }
+}
+
+/// A Gateway's name; what the Ingresses of a class share has no namespace.
+fn named(gateway: &str) -> String {
+    gateway.strip_prefix('/').map_or_else(|| gateway.to_owned(), |class| format!("Ingress class {class}"))
 }
 
 /// `127.n.1.1:10080 http (port 80)`
@@ -138,7 +140,7 @@ mod tests {
                     let mut all = vec![
                         bound("edge/web", 8443, &format!("127.{n}.1.1:8443"), "HTTPS"),
                         bound("Gateway edge/web", 8080, &format!("127.{n}.1.1:8080"), "HTTP"),
-                        bound("in/gress", 80, &format!("127.{n}.3.1:10080"), "HTTP"),
+                        bound("Gateway /mesh", 80, &format!("127.{n}.3.1:10080"), "HTTP"),
                     ];
                     if n == 1 {
                         all.push(failed.clone());
@@ -164,7 +166,8 @@ mod tests {
     fn one_line_a_gateway() {
         let all = places().summaries();
         assert_eq!(all.len(), 2);
-        assert_eq!(all[0].listeners, ["127.n.1.1:8080 http", "127.n.1.1:8443 https"]);
-        assert_eq!(all[1].listeners, ["127.n.3.1:10080 http (port 80)"]);
+        assert_eq!(all[0].gateway, "Ingress class mesh");
+        assert_eq!(all[0].listeners, ["127.n.3.1:10080 http (port 80)"]);
+        assert_eq!(all[1].listeners, ["127.n.1.1:8080 http", "127.n.1.1:8443 https"]);
     }
 }

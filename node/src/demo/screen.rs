@@ -59,6 +59,9 @@ impl Scene {
         self.where_lines(&mut lines);
         lines.extend([String::new(), "GATEWAYS (n is 1, 2 or 3 for node-a, node-b or node-c)".to_owned()]);
         let summaries = self.places.summaries();
+        if summaries.is_empty() {
+            lines.push("  none (yet)".to_owned());
+        }
         let width = summaries.iter().map(|summary| summary.gateway.len()).max().unwrap_or_default();
         for summary in summaries {
             let indent = 2 + width + 2;
@@ -120,9 +123,12 @@ impl Scene {
         for route in self.routes.iter().take(MAX_ROUTES) {
             let host = if route.host.is_empty() { "*" } else { &route.host };
             let address = route.addresses.first().map_or("not bound", String::as_str);
+            // A regular expression is shown as `~ /...`.
+            let gap = if route.path.starts_with('/') { "" } else { " " };
+            let to = if route.backends.is_empty() { String::new() } else { format!(" -> {}", route.backends) };
             let line = format!(
-                "  {address:<18} {host}{}  {} {}/{}#{} -> {}",
-                route.path, route.kind, route.namespace, route.name, route.rule, route.backends
+                "  {address:<18} {host}{gap}{}  {} {}/{}#{}{to}",
+                route.path, route.kind, route.namespace, route.name, route.rule
             );
             lines.push(line.chars().take(WIDTH).collect());
         }

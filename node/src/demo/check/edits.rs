@@ -65,8 +65,7 @@ async fn edit(bench: &Bench<'_>, cart: u32, checkout: u32) -> anyhow::Result<Det
             ensure!(echo.service == service, "{}: {} still answers", node.name, echo.service);
         }
     }
-    Ok(format!("GET shop.example{PATH} goes to {service} on all nodes {} after the write; {said}", shown(slowest))
-        .into())
+    Ok(format!("shop.example{PATH} goes to {service} on all nodes {} after the write; {said}", shown(slowest)).into())
 }
 
 /// Waits until these nodes serve [`PATH`] by this Service; returns the slowest one's time.
@@ -103,7 +102,7 @@ async fn wait(bench: &Bench<'_>, name: &str, deleted: bool) -> anyhow::Result<St
             return Ok("wait: no longer known".to_owned());
         }
         let text = format!(
-            "wait: {}/{} peers at {}/{}, {:.1} ms from reading to the last acknowledgement",
+            "wait: {}/{} peers at {}/{}, {:.1} ms from read to last ack",
             said.live, said.expected, head.epoch, head.rev, said.took_ms
         );
         ensure!(said.result == "live", "wait says {}: {}", said.result, said.reasons.join(", "));
@@ -120,7 +119,7 @@ async fn remove(bench: &Bench<'_>) -> anyhow::Result<Detail> {
     bench.layout.remove(FILE)?;
     let (live, said) = tokio::join!(live_on(bench, &NODES, "shop/storefront", start), wait(bench, "live-edit", true));
     let (slowest, said) = (live?, said?);
-    Ok(format!("GET shop.example{PATH} goes to shop/storefront again after {}; {said}", shown(slowest)).into())
+    Ok(format!("shop.example{PATH} goes to shop/storefront again after {}; {said}", shown(slowest)).into())
 }
 
 /// Adds a broken file: a finding must name it, and everything else goes on.

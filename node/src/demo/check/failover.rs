@@ -25,6 +25,8 @@ const END: Duration = Duration::from_secs(10);
 pub const HOST: &str = "v1.api.example";
 /// How long the request takes that runs while its peer ends.
 const SLOW: Duration = Duration::from_millis(1500);
+/// With nothing left to do, a peer must be gone this long after that request.
+const IDLE_END: Duration = Duration::from_secs(1);
 /// The file that is edited while a peer is away.
 const FILE: &str = "93-after-takeover.yaml";
 
@@ -209,6 +211,8 @@ async fn drained(bench: &Bench<'_>, ended: Node) -> anyhow::Result<Detail> {
     answer.context("the running request was cut")?.echo().context("the running request failed")?;
     let how = process.ended.unwrap_or_default();
     ensure!(how == "exit code 0", "{} ended with {how}", ended.name);
+    let bar = SLOW + IDLE_END;
+    ensure!(took <= bar, "{} drained, but took {} to end; the bar is {}", ended.name, shown(took), shown(bar));
     Ok(format!("{} let a request of {} finish and ended with {how} after {}", ended.name, shown(SLOW), shown(took))
         .into())
 }

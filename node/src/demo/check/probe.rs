@@ -14,7 +14,9 @@ use super::LIMIT;
 use super::bench::{Bench, shown};
 use super::failover::HOST;
 
-/// Pause between two requests to a node.
+/// Sequences for each node: one alone would stand still while a request finds its peer dead.
+const SEQUENCES: usize = 4;
+/// Pause between two requests of a sequence.
 const PACE: Duration = Duration::from_millis(5);
 /// Failures that are quoted.
 const QUOTED: usize = 3;
@@ -37,7 +39,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Starts one sequence of requests for each node, to the service that has a pod on each node.
+    /// Starts sequences of requests for each node, to the service that has a pod on each node.
     ///
     /// # Errors
     /// A listener is not bound.
@@ -50,8 +52,8 @@ impl Probe {
         let stop = CancellationToken::new();
         let count = Arc::new(watch::Sender::new(Count::default()));
         let (mut tasks, nodes) = (JoinSet::new(), asks.len());
-        for ask in asks {
-            tasks.spawn(sequence(ask, Arc::clone(&count), stop.clone()));
+        for ask in asks.iter().flat_map(|ask| std::iter::repeat_n(ask, SEQUENCES)) {
+            tasks.spawn(sequence(ask.clone(), Arc::clone(&count), stop.clone()));
         }
         Probe { stop, count, tasks, nodes }
     }
@@ -62,7 +64,7 @@ impl Probe {
     /// None is in time.
     pub async fn running(&self) -> anyhow::Result<()> {
         let mut seen = self.count.subscribe();
-        let enough = u64::try_from(self.nodes)?.saturating_mul(5);
+        let enough = u64::try_from(self.nodes)?.saturating_mul(20);
         let reached = seen.wait_for(|count| count.requests >= enough);
         tokio::time::timeout(LIMIT, reached).await.context("no probe gets through")?.context("the probes ended")?;
         Ok(())

@@ -12,7 +12,7 @@ use super::super::via::Via;
 pub enum Detail {
     /// A request and the way it took.
     Request {
-        /// `GET shop.example/cart`.
+        /// `shop.example/cart`.
         asked: String,
         /// The node that took it.
         from: Node,
@@ -81,7 +81,7 @@ impl<'a, W: Write> Report<'a, W> {
 
 fn line(what: &str, outcome: anyhow::Result<Detail>) -> String {
     match outcome {
-        Ok(Detail::Text(text)) => format!("ok    {what:<22} {text}"),
+        Ok(Detail::Text(text)) => format!("ok   {what:<22} {text}"),
         Ok(Detail::Request { asked, from, via, pod, took }) => {
             let time = format!("{:.1} ms", took.as_secs_f64() * 1000.0);
             let (route, way, to) = match via {
@@ -89,9 +89,9 @@ fn line(what: &str, outcome: anyhow::Result<Detail>) -> String {
                 Some(via) => (via.route, via.way.to_string(), format!("{} -> {pod}", from.name)),
                 None => ("-".to_owned(), "-".to_owned(), from.name.to_owned()),
             };
-            format!("ok    {what:<22} {asked:<36} {route:<20} {to:<28} {way:<8} {time:>8}")
+            format!("ok   {what:<22} {asked:<30} {route:<22} {to:<34} {way:<6} {time:>8}")
         }
-        Err(error) => format!("FAIL  {what:<22} {error:#}"),
+        Err(error) => format!("FAIL {what:<22} {error:#}"),
     }
 }
 
@@ -105,7 +105,7 @@ mod tests {
     fn lines_are_as_drawn() {
         let via: Via = "tunnel node=node-a route=edge/cart#1 rev=3/17".parse().unwrap();
         let request = |via: Option<Via>, pod: &str| Detail::Request {
-            asked: "GET shop.example/cart".into(),
+            asked: "shop.example/cart".into(),
             from: NODES[0],
             via,
             pod: pod.into(),
@@ -122,12 +122,12 @@ mod tests {
         });
         let expected = "
 ROUTES
-ok    cross-node             GET shop.example/cart                edge/cart#1          node-a -> cart-b@node-b      \
-tunnel     1.2 ms
-ok    unknown host           GET shop.example/cart                -                    node-a                       \
--          1.2 ms
-ok    takeover               node-b leads
-FAIL  same node              no answer
+ok   cross-node             shop.example/cart              edge/cart#1            \
+node-a -> cart-b@node-b            tunnel   1.2 ms
+ok   unknown host           shop.example/cart              -                      \
+node-a                             -        1.2 ms
+ok   takeover               node-b leads
+FAIL same node              no answer
 
 3 passed, 1 failed in 1.0 s
 ";

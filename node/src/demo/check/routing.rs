@@ -68,97 +68,90 @@ type Served = (&'static str, Node, anyhow::Result<Ask>, Want);
 
 /// Requests that a pod answers.
 fn served(bench: &Bench<'_>) -> Vec<Served> {
-    let canary = |ask: anyhow::Result<Ask>| ask.map(|ask| ask.header("x-canary", "always"));
-    let cart = "shop/cart#1";
+    let mut all = ways(bench);
+    all.extend(paths_and_values(bench));
+    all.extend(filters(bench));
+    all.extend(other_doors(bench));
+    all
+}
+
+const CART: &str = "shop/cart#1";
+
+/// The same node and across, with each node as the edge.
+fn ways(bench: &Bench<'_>) -> Vec<Served> {
+    let canary = bench.shop(B, "/checkout").map(asks_for_canary);
     vec![
-        ("same node", B, bench.shop(B, "/cart/items"), want("shop/cart", cart, LOCAL)),
-        ("cross-node", A, bench.shop(A, "/cart/items"), want("shop/cart", cart, TUNNEL)),
-        ("cross-node, third edge", C, bench.shop(C, "/cart/items"), want("shop/cart", cart, TUNNEL)),
-        (
-            "cross-node, to node-a",
-            B,
-            canary(bench.shop(B, "/checkout")),
-            want("shop/checkout-canary", "shop/checkout-canary#0", TUNNEL),
-        ),
-        ("prefix by segments", A, bench.shop(A, "/cartoon"), want("shop/storefront", "shop/storefront#0", None)),
-        (
-            "exact before prefix",
-            B,
-            bench.shop(B, "/cart/health"),
-            Want {
-                also: |answer, _| {
-                    let header = answer.header("cache-control");
-                    ensure!(header == "no-store", "cache-control is {header:?}, not set by the filter");
-                    Ok(())
-                },
-                ..want("shop/cart", "shop/cart#0", LOCAL)
-            },
-        ),
-        (
-            "header",
-            A,
-            canary(bench.shop(A, "/checkout/pay")),
-            want("shop/checkout-canary", "shop/checkout-canary#0", LOCAL),
-        ),
-        ("query", A, bench.shop(A, "/search?beta=1"), want("shop/checkout-canary", "shop/products#1", LOCAL)),
-        ("query, other value", A, bench.shop(A, "/search?beta=2"), want("shop/storefront", "shop/storefront#0", None)),
-        (
-            "regex, set header",
-            C,
-            bench.shop(C, "/products/42/reviews"),
-            Want {
-                also: |_, echo| {
-                    let page = echo.headers.get("x-page").map_or("", String::as_str);
-                    ensure!(page == "product", "x-page is {page:?} at the pod, not set by the filter");
-                    Ok(())
-                },
-                ..want("shop/storefront", "shop/products#0", TUNNEL)
-            },
-        ),
-        ("regex, whole path", C, bench.shop(C, "/products/x42"), want("shop/storefront", "shop/storefront#0", TUNNEL)),
-        (
-            "rewrite",
-            B,
-            bench.shop(B, "/basket/items?n=1"),
-            Want {
-                also: |_, echo| {
-                    ensure!(echo.path == "/cart/items?n=1", "the pod saw {}", echo.path);
-                    Ok(())
-                },
-                ..want("shop/cart", "shop/moved#0", LOCAL)
-            },
-        ),
-        (
-            "TLS, HTTP/1.1",
-            A,
-            bench.shop_tls(A, "/cart/items", false),
-            Want { also: |answer, _| spoken(answer, Version::HTTP_11), ..want("shop/cart", cart, TUNNEL) },
-        ),
-        (
-            "TLS, HTTP/2",
-            B,
-            bench.shop_tls(B, "/cart/items", true),
-            Want { also: |answer, _| spoken(answer, Version::HTTP_2), ..want("shop/cart", cart, LOCAL) },
-        ),
+        ("same node", B, bench.shop(B, "/cart/items"), want("shop/cart", CART, LOCAL)),
+        ("cross-node", A, bench.shop(A, "/cart/items"), want("shop/cart", CART, TUNNEL)),
+        ("cross-node, third edge", C, bench.shop(C, "/cart/items"), want("shop/cart", CART, TUNNEL)),
+        ("cross-node, to node-a", B, canary, want("shop/checkout-canary", "shop/checkout-canary#0", TUNNEL)),
+    ]
+}
+
+fn asks_for_canary(ask: Ask) -> Ask {
+    ask.header("x-canary", "always")
+}
+
+/// Which rule decides.
+fn paths_and_values(bench: &Bench<'_>) -> Vec<Served> {
+    let front = |way| want("shop/storefront", "shop/storefront#0", way);
+    let canary = |rule| want("shop/checkout-canary", rule, LOCAL);
+    let header = bench.shop(A, "/checkout/pay").map(asks_for_canary);
+    vec![
+        ("prefix by segments", A, bench.shop(A, "/cartoon"), front(None)),
+        ("header", A, header, canary("shop/checkout-canary#0")),
+        ("query", A, bench.shop(A, "/search?beta=1"), canary("shop/products#1")),
+        ("query, other value", A, bench.shop(A, "/search?beta=2"), front(None)),
+        ("regex, whole path", C, bench.shop(C, "/products/x42"), front(TUNNEL)),
+    ]
+}
+
+/// What filters do to the request and the answer.
+fn filters(bench: &Bench<'_>) -> Vec<Served> {
+    let exact = Want {
+        also: |answer, _| {
+            let header = answer.header("cache-control");
+            ensure!(header == "no-store", "cache-control is {header:?}, not set by the filter");
+            Ok(())
+        },
+        ..want("shop/cart", "shop/cart#0", LOCAL)
+    };
+    let regex = Want {
+        also: |_, echo| {
+            let page = echo.headers.get("x-page").map_or("", String::as_str);
+            ensure!(page == "product", "x-page is {page:?} at the pod, not set by the filter");
+            Ok(())
+        },
+        ..want("shop/storefront", "shop/products#0", TUNNEL)
+    };
+    let rewrite = Want {
+        also: |_, echo| {
+            ensure!(echo.path == "/cart/items?n=1", "the pod saw {}", echo.path);
+            Ok(())
+        },
+        ..want("shop/cart", "shop/moved#0", LOCAL)
+    };
+    vec![
+        ("exact, header to client", B, bench.shop(B, "/cart/health"), exact),
+        ("regex, header to pod", C, bench.shop(C, "/products/42/reviews"), regex),
+        ("rewrite", B, bench.shop(B, "/basket/items?n=1"), rewrite),
+    ]
+}
+
+/// TLS, another team's Gateway, Ingress.
+fn other_doors(bench: &Bench<'_>) -> Vec<Served> {
+    let http1 = Want { also: |answer, _| spoken(answer, Version::HTTP_11), ..want("shop/cart", CART, TUNNEL) };
+    let http2 = Want { also: |answer, _| spoken(answer, Version::HTTP_2), ..want("shop/cart", CART, LOCAL) };
+    let intranet = |rule, way| want("legacy/intranet", rule, way);
+    let ingress = |node, host, path| bench.ingress(node, host, path);
+    vec![
+        ("TLS, HTTP/1.1", A, bench.shop_tls(A, "/cart/items", false), http1),
+        ("TLS, HTTP/2", B, bench.shop_tls(B, "/cart/items", true), http2),
         ("wildcard host", A, bench.team_b(A, "v1.eu.api.example", "/any"), want("team-b/echo", "team-b/echo#0", None)),
-        (
-            "Ingress, Prefix",
-            C,
-            bench.ingress(C, "intranet.example", "/wiki/start"),
-            want("legacy/intranet", "legacy/intranet", LOCAL),
-        ),
-        (
-            "Ingress, Exact",
-            A,
-            bench.ingress(A, "intranet.example", "/login"),
-            want("legacy/intranet", "legacy/intranet", TUNNEL),
-        ),
-        (
-            "Ingress, default",
-            B,
-            bench.ingress(B, "other.example", "/wikis"),
-            want("legacy/intranet", "legacy/intranet", TUNNEL),
-        ),
+        ("Ingress, Prefix", C, ingress(C, "intranet.example", "/wiki/start"), intranet("legacy/intranet#0", LOCAL)),
+        ("Ingress, Exact", A, ingress(A, "intranet.example", "/login"), intranet("legacy/intranet#1", TUNNEL)),
+        ("Ingress, by segments", B, ingress(B, "intranet.example", "/wikis"), intranet("legacy/intranet#2", TUNNEL)),
+        ("Ingress, default", B, ingress(B, "other.example", "/wiki"), intranet("legacy/intranet#2", TUNNEL)),
     ]
 }
 
