@@ -1,5 +1,7 @@
 //! A reconciler on a real directory and a real lease file, with its commits applied to a snapshot.
 
+#![allow(clippy::unwrap_used, reason = "an integration test")]
+
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};

@@ -232,8 +232,7 @@ fn object_ref(request: &pb::WaitRequest) -> Option<ObjectRef> {
         ObjectKind::Namespace,
     ];
     let kind = KINDS.iter().find(|kind| kind.name().eq_ignore_ascii_case(&request.kind))?;
-    let cluster_scoped =
-        matches!(kind, ObjectKind::GatewayClass | ObjectKind::IngressClass | ObjectKind::Namespace);
+    let cluster_scoped = matches!(kind, ObjectKind::GatewayClass | ObjectKind::IngressClass | ObjectKind::Namespace);
     let namespace = if cluster_scoped { "" } else { &request.namespace };
     Some(ObjectRef::new(*kind, namespace, &request.name))
 }

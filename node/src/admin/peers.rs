@@ -83,10 +83,8 @@ pub(super) fn verify(context: &AdminContext) -> pb::VerifyResponse {
     let own_root = short_root(applied.head.roots());
     let followers = context.followers.snapshot();
     let members = context.members.borrow().clone();
-    let mut peers: Vec<pb::PeerDigest> = members
-        .nodes()
-        .map(|member| digest(member, applied.id(), &own_root, &followers, &context.node))
-        .collect();
+    let mut peers: Vec<pb::PeerDigest> =
+        members.nodes().map(|member| digest(member, applied.id(), &own_root, &followers, &context.node)).collect();
     peers.sort_by(|a, b| a.node.cmp(&b.node));
     pb::VerifyResponse {
         head: Some(head_to_proto(applied.id())),
@@ -105,13 +103,7 @@ fn recompute(snapshot: &Snapshot) -> (Digest, Digest) {
     Snapshot::from_changes(&leaves.collect::<Vec<_>>()).roots()
 }
 
-fn digest(
-    member: &Member,
-    head: HeadId,
-    root: &str,
-    followers: &FollowerMap,
-    own: &NodeName,
-) -> pb::PeerDigest {
+fn digest(member: &Member, head: HeadId, root: &str, followers: &FollowerMap, own: &NodeName) -> pb::PeerDigest {
     let facts = &member.facts;
     // Gossip lags behind by its interval: of itself a peer knows better.
     let (theirs, their_root) = if facts.node == *own { (head, root) } else { (facts.head, facts.roots.as_str()) };
@@ -126,9 +118,9 @@ fn digest(
     } else {
         "divergent"
     };
-    let held = followers.get(&facts.node).map(|follower| {
-        follower.ack.held.iter().map(|held| format!("{}: {}", held.key, held.reason)).collect()
-    });
+    let held = followers
+        .get(&facts.node)
+        .map(|follower| follower.ack.held.iter().map(|held| format!("{}: {}", held.key, held.reason)).collect());
     pb::PeerDigest {
         node: facts.node.to_string(),
         head: Some(head_to_proto(theirs)),

@@ -11,8 +11,7 @@ pub(super) fn wanted(line: &RouteLine, request: &pb::ListRoutesRequest) -> bool 
     let gateway = format!("{}/{}", line.gateway.namespace, line.gateway.name);
     let by_host = request.host.is_empty() || covers(&line.host, &request.host.to_ascii_lowercase());
     let by_namespace = request.namespace.is_empty() || *line.route.namespace == *request.namespace;
-    let by_gateway =
-        request.gateway.is_empty() || gateway == request.gateway || *line.gateway.name == *request.gateway;
+    let by_gateway = request.gateway.is_empty() || gateway == request.gateway || *line.gateway.name == *request.gateway;
     by_host && by_namespace && by_gateway
 }
 

@@ -52,9 +52,10 @@ pub fn leader_claim(context: &AdminContext) -> Option<LeaderClaim> {
     let members = context.members.borrow().clone();
     let alive = |claim: &LeaderClaim| members.nodes().any(|member| member.alive && member.facts.node == claim.node);
     // Only a node's word about itself counts: others may not have heard yet that it stepped down.
-    let claims = members.nodes().filter(|member| member.alive).filter_map(|member| {
-        member.facts.leader.clone().filter(|claim| claim.node == member.facts.node)
-    });
+    let claims = members
+        .nodes()
+        .filter(|member| member.alive)
+        .filter_map(|member| member.facts.leader.clone().filter(|claim| claim.node == member.facts.node));
     claims.filter(alive).max_by_key(|claim| claim.epoch)
 }
 
@@ -124,10 +125,7 @@ impl Admin for Service {
         Ok(Response::new(pb::ListRoutesResponse { head, routes, live, expected }))
     }
 
-    async fn list_peers(
-        &self,
-        _: Request<pb::ListPeersRequest>,
-    ) -> Result<Response<pb::ListPeersResponse>, Status> {
+    async fn list_peers(&self, _: Request<pb::ListPeersRequest>) -> Result<Response<pb::ListPeersResponse>, Status> {
         Ok(Response::new(pb::ListPeersResponse { peers: peers::list(&self.0) }))
     }
 
@@ -135,10 +133,7 @@ impl Admin for Service {
         Ok(Response::new(peers::verify(&self.0)))
     }
 
-    async fn get_leader(
-        &self,
-        _: Request<pb::GetLeaderRequest>,
-    ) -> Result<Response<pb::GetLeaderResponse>, Status> {
+    async fn get_leader(&self, _: Request<pb::GetLeaderRequest>) -> Result<Response<pb::GetLeaderResponse>, Status> {
         let rev = self.0.applied.borrow().as_ref().map_or(0, |applied| applied.id().rev);
         let response = leader_claim(&self.0).map_or_else(pb::GetLeaderResponse::default, |claim| {
             let since_ms = i64::try_from(claim.since_ms).unwrap_or(i64::MAX);
@@ -169,10 +164,7 @@ impl Admin for Service {
         decode(answer).map(Response::new)
     }
 
-    async fn get_status(
-        &self,
-        _: Request<pb::GetStatusRequest>,
-    ) -> Result<Response<pb::GetStatusResponse>, Status> {
+    async fn get_status(&self, _: Request<pb::GetStatusRequest>) -> Result<Response<pb::GetStatusResponse>, Status> {
         let context = &self.0;
         let applied = context.applied.borrow().clone();
         let totals = context.surroundings.totals();

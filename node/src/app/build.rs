@@ -80,10 +80,9 @@ pub(super) async fn build(
 
     let leader = config.has(Role::Reconciler).then(|| base.reconciler(&mesh.replica, members.clone(), tasks));
     match &leader {
-        Some(leader) => mesh.forward.set(Arc::new(LeaderSide {
-            leader: leader.clone(),
-            followers: mesh.replica.followers.clone(),
-        })),
+        Some(leader) => {
+            mesh.forward.set(Arc::new(LeaderSide { leader: leader.clone(), followers: mesh.replica.followers.clone() }))
+        }
         None => mesh.forward.set(Arc::new(NeverLeads)),
     }
     let readiness = Arc::new(ready::Ready {
@@ -95,15 +94,7 @@ pub(super) async fn build(
         drain: drain.clone(),
         caught_up: false.into(),
     });
-    let publisher = facts::Publisher {
-        cluster,
-        identity: base.identity.clone(),
-        base: facts::initial(config, &base.identity),
-        applied: mesh.replica.applied.clone(),
-        leader: leader.clone(),
-        readiness: readiness.clone(),
-        drain: drain.clone(),
-    };
+    let publisher = base.facts(cluster, &mesh.replica, leader.clone(), Arc::clone(&readiness));
     tasks.spawn_ok("facts", publisher.run());
     let admin = AdminContext {
         node: base.node.clone(),
@@ -227,8 +218,8 @@ impl<'a> Base<'a> {
             "stderr" => AccessLogTarget::Stderr,
             path => AccessLogTarget::File(path.into()),
         };
-        let (access_log, writer) = AccessLog::open(&target)
-            .with_context(|| format!("accessLog: cannot open {}", self.config.access_log))?;
+        let (access_log, writer) =
+            AccessLog::open(&target).with_context(|| format!("accessLog: cannot open {}", self.config.access_log))?;
         if let Some(writer) = writer {
             handles.push(wiring::thread("access-log", move || writer.run())?);
         }
@@ -261,13 +252,26 @@ impl<'a> Base<'a> {
         Edge::start(config, deps).context("cannot start the edge")
     }
 
-    /// Runs for election and leads when elected.
-    fn reconciler(
+    fn facts(
         &self,
+        cluster: Cluster,
         replica: &Handles,
-        members: watch::Receiver<Arc<Members>>,
-        tasks: &mut Tasks,
-    ) -> LeaderHandle {
+        leader: Option<LeaderHandle>,
+        readiness: Arc<ready::Ready>,
+    ) -> facts::Publisher {
+        facts::Publisher {
+            cluster,
+            identity: self.identity.clone(),
+            base: facts::initial(self.config, &self.identity),
+            applied: replica.applied.clone(),
+            leader,
+            readiness,
+            drain: self.drain.clone(),
+        }
+    }
+
+    /// Runs for election and leads when elected.
+    fn reconciler(&self, replica: &Handles, members: watch::Receiver<Arc<Members>>, tasks: &mut Tasks) -> LeaderHandle {
         let (terms_sender, terms) = watch::channel(None);
         let candidate = Candidate {
             run: self.run.path().to_owned(),

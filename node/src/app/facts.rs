@@ -77,11 +77,8 @@ impl Publisher {
             facts.roots = short_root(applied.head.roots());
         }
         let term = self.leader.as_ref().and_then(LeaderHandle::term);
-        facts.leader = term.map(|term| LeaderClaim {
-            epoch: term.epoch,
-            node: facts.node.clone(),
-            since_ms: term.since_ms,
-        });
+        facts.leader =
+            term.map(|term| LeaderClaim { epoch: term.epoch, node: facts.node.clone(), since_ms: term.since_ms });
         facts.ready = self.readiness.not_ready().is_none();
         facts.draining = self.drain.phase() > Phase::Serving;
         facts.cert_not_after = not_after(&self.identity);

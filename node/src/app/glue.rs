@@ -44,8 +44,7 @@ pub(super) struct MeshVerifier(pub Trust);
 
 impl LeaderVerifier for MeshVerifier {
     fn leader_key(&self, certificate: &[u8], mesh_id: &str) -> Result<meshgate_wire::LeaderKey, String> {
-        let (epoch, public_key, node) =
-            self.0.leader_key(certificate, mesh_id).map_err(|error| error.to_string())?;
+        let (epoch, public_key, node) = self.0.leader_key(certificate, mesh_id).map_err(|error| error.to_string())?;
         Ok(meshgate_wire::LeaderKey { epoch, public_key: public_key.to_vec(), node: node.to_string() })
     }
 }

@@ -16,7 +16,10 @@ use crate::edge::LiveReport;
 use crate::identity::NodeName;
 use crate::replicate::Applied;
 
-/// How long a peer that has a table waits at its start to learn whether others have a newer one.
+/// How long a peer that has a table listens at its start for others that may have a newer one.
+const LISTEN: Duration = Duration::from_millis(500);
+
+/// How long it waits for the newer one that it heard of.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// See the module.
@@ -46,16 +49,34 @@ impl Readiness for Ready {
         if self.caught_up.load(Ordering::Relaxed) {
             return None;
         }
-        let newest = views::highest_rev(&self.members.borrow());
-        if applied.rev < newest && self.started.elapsed() < CATCH_UP {
-            return Some(format!("catching up: rev {} is applied, others have {newest}", applied.rev));
+        let behind = self.behind(applied);
+        if behind.is_none() {
+            self.caught_up.store(true, Ordering::Relaxed);
         }
-        self.caught_up.store(true, Ordering::Relaxed);
-        None
+        behind
     }
 }
 
 impl Ready {
+    /// At the start: why what is applied may not be the newest. Never for longer than the bounds:
+    /// a peer that nobody answers serves what it has.
+    fn behind(&self, applied: HeadId) -> Option<String> {
+        let members = self.members.borrow();
+        let mut others = members.alive().filter(|member| member.facts.node != self.node).peekable();
+        let since = self.started.elapsed();
+        if others.peek().is_none() {
+            let alone = self.leads() || since >= LISTEN;
+            return (!alone).then(|| format!("head {applied} is applied; asking whether others have a newer one"));
+        }
+        let newest = others.map(|member| member.facts.head).max().unwrap_or_default();
+        let behind = applied < newest && since < CATCH_UP;
+        behind.then(|| format!("catching up: head {applied} is applied, others have {newest}"))
+    }
+
+    fn leads(&self) -> bool {
+        views::leader(&self.members.borrow()).is_some_and(|claim| claim.node == self.node)
+    }
+
     fn why_nothing(&self) -> String {
         let members = self.members.borrow();
         match views::leader(&members) {

@@ -1,8 +1,8 @@
 //! The end of a process, in order: not ready, not accepting, finishing, cut.
 
+use std::io::Read;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -28,9 +28,18 @@ pub(super) async fn requested(with_parent: bool) {
         if !with_parent {
             std::future::pending::<()>().await;
         }
-        let mut byte = [0];
-        let mut stdin = tokio::io::stdin();
-        while stdin.read(&mut byte).await.is_ok_and(|read| read > 0) {}
+        // A thread of its own, never joined: a read of standard input can't be cancelled, and a
+        // runtime would wait for it at the end.
+        let (ended, end) = tokio::sync::oneshot::channel();
+        let reader = std::thread::Builder::new().name("parent".to_owned()).spawn(move || {
+            let mut byte = [0];
+            while std::io::stdin().read(&mut byte).is_ok_and(|read| read > 0) {}
+            // Err: the process is ending for another reason.
+            let _ = ended.send(());
+        });
+        if reader.is_err() || end.await.is_err() {
+            std::future::pending::<()>().await;
+        }
     };
     tokio::select! {
         () = wait(SignalKind::terminate()) => info!("SIGTERM: draining"),
@@ -48,10 +57,8 @@ pub(super) async fn drain(control: &DrainControl, config: &Config, mut edge_done
     let orderly = async {
         tokio::time::sleep(Duration::from_secs(config.drain_lead_seconds.into())).await;
         control.advance(Phase::Draining);
-        let finished = tokio::time::timeout(
-            Duration::from_secs(config.drain_seconds.into()),
-            edge_done.wait_for(|done| *done),
-        );
+        let finished =
+            tokio::time::timeout(Duration::from_secs(config.drain_seconds.into()), edge_done.wait_for(|done| *done));
         if finished.await.is_err() {
             warn!("requests are still running after {} s: cutting them", config.drain_seconds);
         }

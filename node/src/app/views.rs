@@ -10,9 +10,8 @@ use crate::replicate::{PeerInfo, PeerView};
 /// Who leads by its own word, the highest epoch first. Others may not have heard yet that a leader
 /// stepped down, so only a node's word about itself counts.
 pub(super) fn leader(members: &Members) -> Option<LeaderClaim> {
-    let own_word = |member: &Member| {
-        member.facts.leader.clone().filter(|claim| member.alive && claim.node == member.facts.node)
-    };
+    let own_word =
+        |member: &Member| member.facts.leader.clone().filter(|claim| member.alive && claim.node == member.facts.node);
     members.nodes().filter_map(own_word).max_by_key(|claim| claim.epoch)
 }
 

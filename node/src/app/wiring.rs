@@ -258,8 +258,8 @@ pub(super) fn admin_thread(
 ) -> anyhow::Result<JoinHandle<()>> {
     let listen = |port: u16, what: &str| {
         let address = config.at(port);
-        let listener = std::net::TcpListener::bind(address)
-            .with_context(|| format!("cannot listen on {address} ({what})"))?;
+        let listener =
+            std::net::TcpListener::bind(address).with_context(|| format!("cannot listen on {address} ({what})"))?;
         listener.set_nonblocking(true)?;
         anyhow::Ok(listener)
     };

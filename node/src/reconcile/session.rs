@@ -52,7 +52,8 @@ pub(super) fn lead(config: &ReconcileConfig, term: &Term, desk: &mut Desk, drain
         first: true,
         logged: BTreeSet::new(),
     };
-    session.pass(source.read()?, Instant::now())?;
+    let batch = source.read()?;
+    session.pass(&source, batch, Instant::now())?;
     session.follow(&mut source, &mut watcher, &mut desk.waiting, drain)
 }
 
@@ -119,7 +120,7 @@ impl Session<'_> {
             };
             // An unreadable source is never an empty one: what is published goes on.
             let outcome = match batch {
-                Ok(batch) => self.pass(batch, read_at).map_err(|error| format!("{error:#}")),
+                Ok(batch) => self.pass(source, batch, read_at).map_err(|error| format!("{error:#}")),
                 Err(error) => {
                     warn!("the source can't be read, what is published goes on: {error}");
                     Err(error.to_string())
@@ -138,7 +139,7 @@ impl Session<'_> {
     }
 
     /// Compiles and publishes what one read brought.
-    fn pass(&mut self, batch: Batch, read_at: Instant) -> anyhow::Result<()> {
+    fn pass(&mut self, source: &Directory, batch: Batch, read_at: Instant) -> anyhow::Result<()> {
         let Batch { changes, keys, findings, .. } = batch;
         let quiet = changes.is_empty() && keys.is_empty() && !self.first;
         let (gone, appeared): (Vec<_>, Vec<_>) = changes.iter().partition(|(_, object)| object.is_none());
@@ -151,6 +152,10 @@ impl Session<'_> {
             };
         }
         let Compiled { mut resources, findings: mut compiled, statuses } = self.compiler.apply(changes);
+        for finding in &mut compiled {
+            let object = finding.object.as_ref().filter(|_| finding.origin.is_empty());
+            finding.origin = object.and_then(|object| source.origin(object)).unwrap_or_default();
+        }
         compiled.extend(findings);
         compiled.sort();
         compiled.dedup();

@@ -34,6 +34,13 @@ impl Board {
         self.holders.len()
     }
 
+    /// The file that counts for a name, and the line in it, from 1.
+    pub(super) fn place<'a>(&'a self, files: &Files, name: &ObjectRef) -> Option<(&'a str, usize)> {
+        let path = self.holders.get(name)?.first()?;
+        let (line, _) = files.get(path)?.names.get(name)?;
+        Some((path, *line))
+    }
+
     /// Was an object of the name handed out?
     pub(super) fn has(&self, name: &ObjectRef) -> bool {
         self.published.contains_key(name)

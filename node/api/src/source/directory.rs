@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use meshgate_core::intent::{Finding, Severity};
+use meshgate_core::intent::{Finding, ObjectRef, Severity};
 
 use super::board::{Board, Files};
 use super::file::FileState;
@@ -89,6 +89,11 @@ impl Directory {
             }
         }
         Ok(self.finish())
+    }
+
+    /// Where an object is declared, `file:line`.
+    pub fn origin(&self, object: &ObjectRef) -> Option<String> {
+        self.board.place(&self.files, object).map(|(path, line)| format!("{path}:{line}"))
     }
 
     /// Reads what a [`Watcher`] reported.

@@ -9,7 +9,7 @@ use crate::snapshot::Key;
 const LAST: u8 = 254;
 
 /// Gives every wanted Gateway a number: its earlier one, else the lowest free one in the order
-/// of the keys. Gateways that are not wanted any more free theirs; who finds none gets none.
+/// of the keys, those of IngressClasses (without namespace) last. Gateways that are not wanted any more free theirs; who finds none gets none.
 pub(crate) fn allocate<'a>(wanted: impl Iterator<Item = &'a Key> + Clone, earlier: &Allocations) -> Allocations {
     let mut taken = BTreeSet::new();
     let mut next = Allocations::new();
@@ -22,7 +22,8 @@ pub(crate) fn allocate<'a>(wanted: impl Iterator<Item = &'a Key> + Clone, earlie
         }
     }
     let mut free = (1..=LAST).filter(|number| !taken.contains(number));
-    let without: Vec<&Key> = wanted.filter(|key| !next.contains_key(*key)).collect();
+    let mut without: Vec<&Key> = wanted.filter(|key| !next.contains_key(*key)).collect();
+    without.sort_by_key(|key| (key.namespace.is_empty(), *key));
     for (key, number) in without.into_iter().zip(&mut free) {
         next.insert(key.clone(), number);
     }
@@ -44,6 +45,14 @@ mod tests {
         let earlier = Allocations::from([(key("b"), 1), (key("c"), 3), (key("gone"), 2), (key("d"), 255)]);
         let next = allocate(wanted.iter(), &earlier);
         assert_eq!(next, Allocations::from([(key("a"), 2), (key("b"), 1), (key("c"), 3), (key("d"), 4)]));
+    }
+
+    #[test]
+    fn gateways_of_ingress_classes_come_last() {
+        let class = Key::new(Kind::Gateway, "", "a");
+        let wanted = BTreeSet::from([class.clone(), key("b")]);
+        let next = allocate(wanted.iter(), &Allocations::new());
+        assert_eq!(next, Allocations::from([(key("b"), 1), (class, 2)]));
     }
 
     #[test]

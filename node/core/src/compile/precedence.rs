@@ -28,8 +28,10 @@ pub struct Precedence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum PathRank {
     Exact,
-    Prefix(Reverse<usize>),
+    /// The specification leaves its place open. Before prefixes, or a catch-all `/` on the same
+    /// host would keep every expression from ever matching.
     Regex,
+    Prefix(Reverse<usize>),
 }
 
 /// Where match number `m_index` of rule number `rule` of `route` stands.
@@ -87,7 +89,14 @@ mod tests {
         let cases = [
             (of(&poor(PathMatch::Exact("/a".into())), Some(9), b, 9, 9), of(&rich(prefix("/abc")), Some(1), a, 0, 0)),
             (of(&poor(prefix("/ab")), Some(9), b, 9, 9), of(&rich(prefix("/a")), Some(1), a, 0, 0)),
-            (of(&poor(slash()), Some(9), b, 9, 9), of(&rich(PathMatch::Regex("/abc.*".into())), Some(1), a, 0, 0)),
+            (
+                of(&poor(PathMatch::Regex("/abc.*".into())), Some(9), b, 9, 9),
+                of(&rich(prefix("/abcd")), Some(1), a, 0, 0),
+            ),
+            (
+                of(&poor(PathMatch::Exact("/a".into())), Some(9), b, 9, 9),
+                of(&rich(PathMatch::Regex("/a".into())), Some(1), a, 0, 0),
+            ),
             (
                 of(&matching(slash(), true, 0, 0), Some(9), b, 9, 9),
                 of(&matching(slash(), false, 9, 9), Some(1), a, 0, 0),

@@ -1,4 +1,4 @@
-//! The paths of one host: exact ones by hash, prefixes by length, regular expressions in order.
+//! The paths of one host: exact ones by hash, regular expressions in order, prefixes by length.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -64,13 +64,17 @@ impl PathIndex {
         if let Some(found) = self.exact.get(head.path).and_then(|list| list.iter().find(holds)) {
             return Some(found);
         }
+        let matches = |c: &&Candidate| c.compiled().regex_holds(head.path) && c.compiled().rest_holds(head);
+        if let Some(found) = self.regex.iter().find(matches) {
+            return Some(found);
+        }
         for &length in &self.lengths {
             let list = segments(head.path, length).and_then(|prefix| self.prefix.get(prefix));
             if let Some(found) = list.and_then(|list| list.iter().find(holds)) {
                 return Some(found);
             }
         }
-        self.regex.iter().find(|c| c.compiled().regex_holds(head.path) && c.compiled().rest_holds(head))
+        None
     }
 
     /// All candidates, in no order.

@@ -101,8 +101,8 @@ fn rank(pattern: &HostPattern, host: &str) -> Option<(u8, Reverse<usize>, u8)> {
 fn path_rank(path: &PathMatch) -> (u8, Reverse<usize>) {
     match path {
         PathMatch::Exact(_) => (0, Reverse(0)),
-        PathMatch::Prefix(prefix) => (1, Reverse(pattern(prefix).trim_end_matches('/').len())),
-        PathMatch::Regex(_) => (2, Reverse(0)),
+        PathMatch::Regex(_) => (1, Reverse(0)),
+        PathMatch::Prefix(prefix) => (2, Reverse(pattern(prefix).trim_end_matches('/').len())),
     }
 }
 
