@@ -1,5 +1,9 @@
 //! `meshctl analyze`: what is wrong with which object.
 
+use std::path::{Path, PathBuf};
+
+use meshgate_api::{Directory, SourceError};
+use meshgate_core::compile::{Allocations, Compiler, Settings};
 use meshgate_proto::admin::ListFindingsRequest;
 
 use crate::cli::Format;
@@ -20,18 +24,39 @@ pub struct Args {
     /// Findings of all namespaces, which is the default
     #[arg(short = 'A', long, conflicts_with = "namespace")]
     all_namespaces: bool,
+    /// Check a directory of manifests offline, without asking any peer
+    #[arg(short = 'f', long = "file", value_name = "DIR")]
+    file: Option<PathBuf>,
 }
 
 /// Prints the findings, errors first; any is exit code 1.
 pub async fn run(mesh: &Mesh, screen: &Screen, args: Args) -> Result<Outcome, Failure> {
-    let mut findings = live(mesh, args.namespace.unwrap_or_default()).await?;
+    let namespace = args.namespace.unwrap_or_default();
+    let mut findings = match &args.file {
+        Some(directory) => offline(directory, &namespace)?,
+        None => live(mesh, namespace).await?,
+    };
     sort(&mut findings);
     let found = Findings { findings };
     print(screen, &found)?;
     Ok(Outcome::finding_if(!found.findings.is_empty()))
 }
 
-/// The findings that the leader knows of. An offline source would stand beside this one.
+/// What a leader would find in the directory: read, translated and compiled by the same code.
+fn offline(directory: &Path, namespace: &str) -> Result<Vec<Finding>, Failure> {
+    let unreadable = |error: SourceError| Failure::Local(std::io::Error::other(error));
+    let mut source = Directory::open(directory).map_err(unreadable)?;
+    let batch = source.read().map_err(unreadable)?;
+    let mut findings = Compiler::new(Settings::default(), Allocations::new()).apply(batch.changes).findings;
+    source.locate(&mut findings);
+    findings.extend(batch.findings);
+    let wanted = findings.iter().filter(|finding| {
+        namespace.is_empty() || finding.object.as_ref().is_some_and(|object| *object.namespace == *namespace)
+    });
+    Ok(wanted.map(Finding::from).collect())
+}
+
+/// The findings that the leader knows of.
 async fn live(mesh: &Mesh, namespace: String) -> Result<Vec<Finding>, Failure> {
     let request = ListFindingsRequest { namespace };
     let answer = mesh.call(ANSWER, async |mut peer| peer.list_findings(request.clone()).await).await?;

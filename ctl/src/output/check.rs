@@ -1,6 +1,7 @@
 //! What `verify`, `leader`, `wait` and `analyze` print.
 
 use jiff::Timestamp;
+use meshgate_core::intent;
 use meshgate_proto::admin as proto;
 use serde::Serialize;
 
@@ -195,6 +196,28 @@ pub struct Finding {
     pub message: String,
     /// File and line, or wherever the object came from.
     pub origin: Option<String>,
+}
+
+impl From<&intent::Finding> for Finding {
+    fn from(finding: &intent::Finding) -> Self {
+        let object = finding.object.as_ref();
+        let severity = match finding.severity {
+            intent::Severity::Warning => "warning",
+            intent::Severity::Error => "error",
+        };
+        Self {
+            code: finding.code.to_owned(),
+            severity: severity.to_owned(),
+            object: ObjectRef {
+                kind: object.map(|object| object.kind.name().to_owned()).unwrap_or_default(),
+                namespace: object.map(|object| object.namespace.to_string()).unwrap_or_default(),
+                name: object.map(|object| object.name.to_string()).unwrap_or_default(),
+            },
+            field: some(finding.field.clone()),
+            message: finding.message.clone(),
+            origin: some(finding.origin.clone()),
+        }
+    }
 }
 
 impl From<proto::Finding> for Finding {

@@ -14,7 +14,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use meshgate_api::Waker;
-use meshgate_core::compile::{AddressMode, Settings};
 use meshgate_core::snapshot::HeadId;
 use meshgate_wire::{Commit, HeadSigner, Snapshot};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -24,11 +23,6 @@ use self::book::{Book, BookReader};
 use self::elect::Term;
 use crate::drain::{Drain, Phase};
 use crate::identity::KeyStore;
-
-/// `controllerName` of the GatewayClasses that are ours.
-pub const GATEWAY_CONTROLLER: &str = "meshgate.dev/gateway-controller";
-/// `controller` of the IngressClasses that are ours.
-pub const INGRESS_CONTROLLER: &str = "meshgate.dev/ingress-controller";
 
 /// Requests to read the source now that may wait.
 const READ_REQUESTS: usize = 64;
@@ -61,16 +55,6 @@ pub struct ReconcileConfig {
     pub keys: Arc<KeyStore>,
     /// Where commits go: this process's replica.
     pub commits: mpsc::Sender<Commit>,
-}
-
-impl ReconcileConfig {
-    fn settings() -> Settings {
-        Settings {
-            controller_name: GATEWAY_CONTROLLER.to_owned(),
-            ingress_controller: INGRESS_CONTROLLER.to_owned(),
-            addresses: AddressMode::Loopback,
-        }
-    }
 }
 
 /// A request to read the source now; answered with the head that shows what it holds.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use meshgate_api::{Batch, Directory, PrivateKey, Watcher};
-use meshgate_core::compile::{Allocations, Compiled, Compiler};
+use meshgate_core::compile::{Allocations, Compiled, Compiler, Settings};
 use meshgate_core::intent::{Finding, ObjectRef};
 use meshgate_core::snapshot::{GatewayAddress, HeadId, Key, Kind, Resource};
 use meshgate_wire::{Snapshot, decode};
@@ -47,7 +47,7 @@ pub(super) fn lead(config: &ReconcileConfig, term: &Term, desk: &mut Desk, drain
         term,
         book: &desk.book,
         publisher,
-        compiler: Compiler::new(ReconcileConfig::settings(), allocations),
+        compiler: Compiler::new(Settings::default(), allocations),
         private_keys: BTreeMap::new(),
         first: true,
         logged: BTreeSet::new(),
@@ -152,10 +152,7 @@ impl Session<'_> {
             };
         }
         let Compiled { mut resources, findings: mut compiled, statuses } = self.compiler.apply(changes);
-        for finding in &mut compiled {
-            let object = finding.object.as_ref().filter(|_| finding.origin.is_empty());
-            finding.origin = object.and_then(|object| source.origin(object)).unwrap_or_default();
-        }
+        source.locate(&mut compiled);
         compiled.extend(findings);
         compiled.sort();
         compiled.dedup();

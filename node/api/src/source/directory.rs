@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use meshgate_core::intent::{Finding, ObjectRef, Severity};
+use meshgate_core::intent::{Finding, Severity};
 
 use super::board::{Board, Files};
 use super::file::FileState;
@@ -91,9 +91,12 @@ impl Directory {
         Ok(self.finish())
     }
 
-    /// Where an object is declared, `file:line`.
-    pub fn origin(&self, object: &ObjectRef) -> Option<String> {
-        self.board.place(&self.files, object).map(|(path, line)| format!("{path}:{line}"))
+    /// Fills in where the objects of findings are declared, `file:line`.
+    pub fn locate(&self, findings: &mut [Finding]) {
+        for finding in findings.iter_mut().filter(|finding| finding.origin.is_empty()) {
+            let place = finding.object.as_ref().and_then(|object| self.board.place(&self.files, object));
+            finding.origin = place.map(|(path, line)| format!("{path}:{line}")).unwrap_or_default();
+        }
     }
 
     /// Reads what a [`Watcher`] reported.

@@ -41,6 +41,23 @@ pub struct Settings {
     pub addresses: AddressMode,
 }
 
+/// `controllerName` of the GatewayClasses that are ours.
+pub const GATEWAY_CONTROLLER: &str = "meshgate.dev/gateway-controller";
+
+/// `controller` of the IngressClasses that are ours.
+pub const INGRESS_CONTROLLER: &str = "meshgate.dev/ingress-controller";
+
+impl Default for Settings {
+    /// Those of every mesh in directory mode.
+    fn default() -> Self {
+        Settings {
+            controller_name: GATEWAY_CONTROLLER.to_owned(),
+            ingress_controller: INGRESS_CONTROLLER.to_owned(),
+            addresses: AddressMode::Loopback,
+        }
+    }
+}
+
 /// How Gateways get addresses (ARCHITECTURE.md, "Gateway addresses").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressMode {
