@@ -64,8 +64,8 @@ impl ReplicaView for Applied {
     fn head(&self) -> HeadId {
         self.0.lock().unwrap().0
     }
-    fn highest_rev(&self) -> u64 {
-        self.head().rev
+    fn newest(&self) -> HeadId {
+        self.head()
     }
 }
 
@@ -109,6 +109,7 @@ fn reconciler(folder: &Path, instance: u64, applied: &Applied) -> Running {
     let config = ReconcileConfig {
         mesh_id: "mesh".into(),
         source: folder.join("source"),
+        last_good: folder.join("run/last-good"),
         replica: Arc::new(applied.clone()),
         signer: Arc::new(|_| {
             let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
@@ -218,5 +219,54 @@ async fn a_takeover_goes_on_from_what_was_published() {
     assert!(keys.contains(&"Service shop/cart".to_owned()), "what went meanwhile is deleted: {keys:?}");
     assert!(!keys.iter().any(|key| key.starts_with("Gateway")), "what did not change does not travel: {keys:?}");
     assert_eq!(applied.generation(Kind::Gateway, "web"), Some(1), "generations survive");
+    second.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_takeover_keeps_the_objects_of_a_file_that_is_broken_by_then() {
+    let folder = folders();
+    let applied = Applied::default();
+    let mut first = reconciler(folder.path(), 1, &applied);
+    first.next(&applied).await;
+    write(folder.path(), "route", "kind: HTTPRoute\n  broken: [");
+    write(folder.path(), "service", &SERVICE.replace("port: 80", "port: eighty"));
+    first.leader.read_now().await.unwrap();
+    first.quiet().await;
+    first.end().await;
+
+    let mut second = reconciler(folder.path(), 2, &applied);
+    let takeover = second.next(&applied).await;
+    assert!(takeover.changes.is_empty(), "nothing is deleted: {:?}", takeover.changes);
+    second.leader.read_now().await.unwrap();
+    let findings = second.leader.book().findings();
+    for file in ["route.yaml", "service.yaml"] {
+        assert!(findings.iter().any(|finding| finding.origin.starts_with(file)), "{file}: {findings:?}");
+    }
+    // Once mended, it counts again.
+    write(folder.path(), "route", &route("/basket"));
+    assert_eq!(second.next(&applied).await.changes.len(), 1);
+    second.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_takeover_over_an_unmounted_source_publishes_nothing() {
+    let folder = folders();
+    let applied = Applied::default();
+    let mut first = reconciler(folder.path(), 1, &applied);
+    first.next(&applied).await;
+    first.end().await;
+
+    // What is left of a mount point: another directory, and empty.
+    fs::rename(folder.path().join("source"), folder.path().join("away")).unwrap();
+    fs::create_dir(folder.path().join("source")).unwrap();
+    let second = reconciler(folder.path(), 2, &applied);
+    let before = applied.held();
+    let mut waited = 0;
+    while second.leader.term().is_none() && waited < 500 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        waited += 1;
+    }
+    assert!(second.leader.read_now().await.is_err());
+    assert!(before == applied.held() && second.commits.is_empty(), "the mesh goes on with what it has");
     second.end().await;
 }

@@ -279,11 +279,17 @@ impl<'a> Base<'a> {
             instance: self.identity.instance(),
             seen_epoch: replica.fence.clone(),
         };
-        tasks.spawn("election", reconcile::elect::run(candidate, terms_sender, self.drain.clone()));
+        let informed = wiring::informed(self.node.clone(), members.clone(), replica.applied.clone());
+        let drain = self.drain.clone();
+        tasks.spawn("election", async move {
+            informed.await;
+            reconcile::elect::run(candidate, terms_sender, drain).await
+        });
         let (run, node) = (self.run.clone(), self.node.clone());
         let config = ReconcileConfig {
             mesh_id: self.run.mesh_id().to_owned(),
             source: self.config.source.clone(),
+            last_good: self.run.path().join("last-good"),
             replica: Arc::new(glue::OwnReplica { applied: replica.applied.clone(), members }),
             signer: Arc::new(move |epoch| {
                 Ok(Box::new(glue::EpochSigner(LeaderKey::issue(&run, &node, epoch)?)) as Box<_>)

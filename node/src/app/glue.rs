@@ -146,8 +146,8 @@ impl ReplicaView for OwnReplica {
         self.applied.borrow().as_ref().map_or_else(HeadId::default, |applied| applied.id())
     }
 
-    fn highest_rev(&self) -> u64 {
-        views::highest_rev(&self.members.borrow())
+    fn newest(&self) -> HeadId {
+        views::newest(&self.members.borrow()).max(self.head())
     }
 }
 

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
+use meshgate_core::snapshot::HeadId;
+
 use crate::cluster::{LeaderClaim, Member, Members};
 use crate::identity::NodeName;
 use crate::replicate::{PeerInfo, PeerView};
@@ -38,8 +40,8 @@ pub(super) fn expected(own: &NodeName, members: &Members) -> HashSet<NodeName> {
     tunnels(own, members).into_keys().collect()
 }
 
-/// The highest epoch and rev that live peers announce. A hint: epochs count only from heads that a
-/// leader signed.
-pub(super) fn highest_rev(members: &Members) -> u64 {
-    members.nodes().map(|member| member.facts.head.rev).max().unwrap_or_default()
+/// The newest head that live peers announce. A hint: epochs count only from heads that a leader
+/// signed.
+pub(super) fn newest(members: &Members) -> HeadId {
+    members.alive().map(|member| member.facts.head).max().unwrap_or_default()
 }

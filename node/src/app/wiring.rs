@@ -190,6 +190,36 @@ pub(super) fn accept(listener: TcpListener, tls: MeshTls) -> impl Stream<Item = 
     ReceiverStream::new(connections)
 }
 
+/// How long a starting reconciler listens for peers before it runs for election.
+const LISTEN: Duration = Duration::from_secs(1);
+
+/// Returns once this peer has heard another one and has what that one has, or after [`LISTEN`]: who
+/// leads goes on from what it holds, so it should not hold less than others.
+pub(super) async fn informed(
+    own: NodeName,
+    mut members: watch::Receiver<Arc<Members>>,
+    mut applied: watch::Receiver<Option<Arc<Applied>>>,
+) {
+    let informed = async {
+        loop {
+            let held = applied.borrow_and_update().as_ref().map_or_else(HeadId::default, |applied| applied.id());
+            let (heard, newest) = {
+                let members = members.borrow_and_update();
+                (members.alive().any(|member| member.facts.node != own), views::newest(&members))
+            };
+            if heard && held >= newest {
+                return;
+            }
+            tokio::select! {
+                changed = members.changed() => if changed.is_err() { return },
+                changed = applied.changed() => if changed.is_err() { return },
+            }
+        }
+    };
+    // Err: nobody answered in time, so nobody knows better.
+    let _ = tokio::time::timeout(LISTEN, informed).await;
+}
+
 /// Forgets listeners' keys that no table has needed for a while. A key that the reconciler has just
 /// put there for the next head is not touched.
 pub(super) async fn drop_unused_keys(

@@ -137,18 +137,24 @@ impl BookReader {
     }
 }
 
+/// Kinds of objects that compile to a resource of their own, and the resource's kind.
+const COMPILED: &[(ObjectKind, Kind)] = &[
+    (ObjectKind::Gateway, Kind::Gateway),
+    (ObjectKind::HttpRoute, Kind::HttpRoute),
+    (ObjectKind::Ingress, Kind::Ingress),
+    (ObjectKind::Service, Kind::Service),
+    (ObjectKind::EndpointSlice, Kind::Endpoints),
+    (ObjectKind::Secret, Kind::Certificate),
+];
+
 /// The key of the resource that an object compiles to, if its kind does.
 pub fn resource_key(object: &ObjectRef) -> Option<Key> {
-    let kind = match object.kind {
-        ObjectKind::Gateway => Kind::Gateway,
-        ObjectKind::HttpRoute => Kind::HttpRoute,
-        ObjectKind::Ingress => Kind::Ingress,
-        ObjectKind::Service => Kind::Service,
-        ObjectKind::EndpointSlice => Kind::Endpoints,
-        ObjectKind::Secret => Kind::Certificate,
-        ObjectKind::GatewayClass | ObjectKind::IngressClass | ObjectKind::ReferenceGrant | ObjectKind::Namespace => {
-            return None;
-        }
-    };
-    Some(Key { kind, namespace: Arc::clone(&object.namespace), name: Arc::clone(&object.name) })
+    let (_, kind) = COMPILED.iter().find(|(of, _)| *of == object.kind)?;
+    Some(Key { kind: *kind, namespace: Arc::clone(&object.namespace), name: Arc::clone(&object.name) })
+}
+
+/// The object that a resource was made from.
+pub fn object(key: &Key) -> Option<ObjectRef> {
+    let (kind, _) = COMPILED.iter().find(|(_, compiled)| *compiled == key.kind)?;
+    Some(ObjectRef { kind: *kind, namespace: Arc::clone(&key.namespace), name: Arc::clone(&key.name) })
 }

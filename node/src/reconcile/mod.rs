@@ -12,6 +12,7 @@ mod session;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use meshgate_api::Waker;
 use meshgate_core::snapshot::HeadId;
@@ -24,6 +25,9 @@ use self::elect::Term;
 use crate::drain::{Drain, Phase};
 use crate::identity::KeyStore;
 
+/// How long a requested read of the source may take.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+
 /// Requests to read the source now that may wait.
 const READ_REQUESTS: usize = 64;
 
@@ -33,8 +37,8 @@ pub trait ReplicaView: Send + Sync {
     fn held(&self) -> (HeadId, Snapshot);
     /// Head applied last.
     fn head(&self) -> HeadId;
-    /// The highest rev that any peer announced.
-    fn highest_rev(&self) -> u64;
+    /// The newest head that any live peer announces, this one included. A hint.
+    fn newest(&self) -> HeadId;
 }
 
 /// Makes the signing key of an epoch.
@@ -47,6 +51,8 @@ pub struct ReconcileConfig {
     pub mesh_id: String,
     /// The directory with the objects.
     pub source: PathBuf,
+    /// Where last good manifests are kept for later leaders; on tmpfs, because Secrets are among them.
+    pub last_good: PathBuf,
     /// What is held here.
     pub replica: Arc<dyn ReplicaView>,
     /// Makes the key of an epoch.
@@ -93,16 +99,19 @@ impl LeaderHandle {
         if self.term().is_none() {
             return Err(unavailable());
         }
-        self.requests.send(answer).await.map_err(|_| unavailable())?;
+        self.requests.try_send(answer).map_err(|_| "too many callers wait for the source; retry".to_owned())?;
         if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             waker.wake();
         }
-        answered.await.map_err(|_| unavailable())?
+        let answer = tokio::time::timeout(READ_WITHIN, answered).await;
+        answer.map_err(|_| format!("the source was not read within {READ_WITHIN:?}"))?.map_err(|_| unavailable())?
     }
 }
 
 /// What one session hands to the next.
 struct Desk {
+    /// No rev is signed twice, whatever became of the commit.
+    last_rev: u64,
     book: Book,
     waiting: mpsc::Receiver<ReadNow>,
     waker: SharedWaker,
@@ -118,7 +127,7 @@ pub fn start(
     let (requests, waiting) = mpsc::channel(READ_REQUESTS);
     let waker = SharedWaker::default();
     let handle = LeaderHandle { requests, waker: Arc::clone(&waker), terms: terms.clone(), book: book.reader() };
-    (handle, run(config, Desk { book, waiting, waker }, terms, drain))
+    (handle, run(config, Desk { last_rev: 0, book, waiting, waker }, terms, drain))
 }
 
 /// Leads a session for every term, until the process drains.
@@ -143,6 +152,8 @@ async fn run(
                 // The term may well hold; trying again at once would spin on a lasting fault.
                 std::thread::sleep(session::AFTER_FAULT);
             }
+            // Nobody is left who would answer them in time.
+            while desk.waiting.try_recv().is_ok() {}
             desk
         })
         .await?;

@@ -1,9 +1,16 @@
 //! Turns compiled resources into commits: stamps generations, drops what did not change, signs.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
+use meshgate_core::intent::{Finding, Severity};
 use meshgate_core::snapshot::{Head, HeadId, Key, Resource};
-use meshgate_wire::{Commit, HeadSigner, LeafChange, Snapshot, decode, encode, sign};
-use tracing::warn;
+use meshgate_wire::{Commit, HeadSigner, LeafChange, LeafError, Snapshot, decode, encode, sign};
+
+use super::book::object;
+
+/// Code of the finding about a resource that is too large.
+const TOO_LARGE: &str = "MG0501";
 
 /// The leader's view of what it has published in its term.
 pub struct Publisher<'a> {
@@ -12,6 +19,7 @@ pub struct Publisher<'a> {
     head: HeadId,
     next: HeadId,
     snapshot: Snapshot,
+    refused: BTreeMap<Key, LeafError>,
 }
 
 impl<'a> Publisher<'a> {
@@ -25,8 +33,21 @@ impl<'a> Publisher<'a> {
         highest_rev: u64,
     ) -> Self {
         let (head, snapshot) = held;
-        let next = HeadId { epoch, rev: head.rev.max(highest_rev) + 1 };
-        Publisher { mesh_id: mesh_id.to_owned(), signer, head, next, snapshot }
+        let next = HeadId { epoch, rev: head.rev.max(highest_rev).saturating_add(1) };
+        Publisher { mesh_id: mesh_id.to_owned(), signer, head, next, snapshot, refused: BTreeMap::new() }
+    }
+
+    /// Findings about resources that are too large to travel; what was published of them before goes
+    /// on being served.
+    pub fn refused(&self) -> impl Iterator<Item = Finding> {
+        self.refused.iter().map(|(key, error)| Finding {
+            code: TOO_LARGE,
+            severity: Severity::Error,
+            object: object(key),
+            field: String::new(),
+            message: format!("{error}; make it smaller or split it. What was published before stays in use"),
+            origin: String::new(),
+        })
     }
 
     /// What was published last, or gone on from.
@@ -45,8 +66,10 @@ impl<'a> Publisher<'a> {
     /// # Errors
     /// The leader could not sign: its own fault, nothing was published.
     pub fn commit(&mut self, resources: Vec<(Key, Option<Resource>)>, force: bool) -> Result<Option<Commit>, String> {
-        let changes: Vec<LeafChange> =
-            resources.into_iter().filter_map(|(key, resource)| self.change(key, resource)).collect();
+        let mut changes: Vec<LeafChange> = Vec::new();
+        for (key, resource) in resources {
+            changes.extend(self.change(key, resource));
+        }
         if changes.is_empty() && !force {
             return Ok(None);
         }
@@ -58,12 +81,13 @@ impl<'a> Publisher<'a> {
         let commit = Commit { head: signed, base: self.head, changes };
         self.snapshot = snapshot;
         self.head = self.next;
-        self.next.rev += 1;
+        self.next.rev = self.next.rev.saturating_add(1);
         Ok(Some(commit))
     }
 
     /// One resource's change; `None` if it is published like this already, or can't be published.
-    fn change(&self, key: Key, resource: Option<Resource>) -> Option<LeafChange> {
+    fn change(&mut self, key: Key, resource: Option<Resource>) -> Option<LeafChange> {
+        self.refused.remove(&key);
         let old = self.snapshot.get(&key);
         let Some(mut resource) = resource else {
             return old.is_some().then_some(LeafChange { key, value: None });
@@ -77,7 +101,7 @@ impl<'a> Publisher<'a> {
         match change.check() {
             Ok(()) => Some(change),
             Err(error) => {
-                warn!("not published: {error}");
+                self.refused.insert(change.key, error);
                 None
             }
         }

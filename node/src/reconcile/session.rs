@@ -34,12 +34,16 @@ const READ_AGAIN: Duration = Duration::from_secs(5);
 /// The source can't be opened or the leader can't sign. Nothing half-done was published.
 pub(super) fn lead(config: &ReconcileConfig, term: &Term, desk: &mut Desk, drain: &Drain) -> anyhow::Result<()> {
     let signer = (config.signer)(term.epoch).context("cannot get a leader's key")?;
+    catch_up(config, term);
     let held = config.replica.held();
+    let announced = config.replica.newest().rev.min(held.0.rev.saturating_add(MAX_REV_JUMP));
+    let highest_rev = announced.max(desk.last_rev);
     let allocations = allocations(&held.1);
-    let publisher = Publisher::new(&config.mesh_id, signer.as_ref(), term.epoch, held, config.replica.highest_rev());
+    let publisher = Publisher::new(&config.mesh_id, signer.as_ref(), term.epoch, held, highest_rev);
     desk.book.begin(term.epoch, term.since_ms);
     // Watching starts before the first read, so that no change falls between the two.
     let mut source = Directory::open(&config.source)?;
+    source.recall(&config.last_good).context("cannot keep last good manifests")?;
     let mut watcher = source.watch()?;
     *desk.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher.waker());
     let mut session = Session {
@@ -50,6 +54,8 @@ pub(super) fn lead(config: &ReconcileConfig, term: &Term, desk: &mut Desk, drain
         compiler: Compiler::new(Settings::default(), allocations),
         private_keys: BTreeMap::new(),
         first: true,
+        pending: BTreeMap::new(),
+        last_rev: &mut desk.last_rev,
         logged: BTreeSet::new(),
     };
     let batch = source.read()?;
@@ -81,6 +87,24 @@ impl Progress {
     }
 }
 
+/// How far an announced rev, which a lying member may have made up, moves a leader at most.
+const MAX_REV_JUMP: u64 = 1 << 32;
+
+/// How long a new leader waits for its own replica to have what others announce.
+const CATCH_UP: Duration = Duration::from_secs(1);
+
+/// How often it looks.
+const CATCH_UP_POLL: Duration = Duration::from_millis(5);
+
+/// Waits until this process has what live peers say they have: addresses and generations go on from
+/// what is held. Bounded, because what is announced is a hint, and perhaps a lie.
+fn catch_up(config: &ReconcileConfig, term: &Term) {
+    let give_up = Instant::now() + CATCH_UP;
+    while config.replica.head() < config.replica.newest() && term.holds() && Instant::now() < give_up {
+        std::thread::sleep(CATCH_UP_POLL);
+    }
+}
+
 struct Session<'a> {
     config: &'a ReconcileConfig,
     term: &'a Term,
@@ -89,6 +113,9 @@ struct Session<'a> {
     compiler: Compiler,
     private_keys: BTreeMap<ObjectRef, PrivateKey>,
     first: bool,
+    /// What was compiled and is not published yet, because publishing failed.
+    pending: BTreeMap<Key, Option<Resource>>,
+    last_rev: &'a mut u64,
     logged: BTreeSet<Finding>,
 }
 
@@ -162,9 +189,10 @@ impl Session<'_> {
         self.log_new(&compiled);
         self.hand_out_keys();
         let keys: Vec<Key> = resources.iter().map(|(key, _)| key.clone()).collect();
-        if !quiet {
+        if !quiet || !self.pending.is_empty() {
             self.publish(resources)?;
         }
+        compiled.extend(self.publisher.refused());
         self.book.enter(Entry {
             head: self.publisher.head(),
             read_at,
@@ -178,15 +206,22 @@ impl Session<'_> {
     }
 
     fn publish(&mut self, resources: Vec<(Key, Option<Resource>)>) -> anyhow::Result<()> {
-        let commit = self.publisher.commit(resources, self.first).map_err(|error| anyhow!(error))?;
+        self.pending.extend(resources);
+        let all = self.pending.iter().map(|(key, resource)| (key.clone(), resource.clone())).collect();
+        let commit = self.publisher.commit(all, self.first).map_err(|error| anyhow!(error))?;
         self.first = false;
-        let Some(commit) = commit else { return Ok(()) };
+        let Some(commit) = commit else {
+            self.pending.clear();
+            return Ok(());
+        };
+        *self.last_rev = commit.head.id().rev;
         let (head, changes) = (commit.head.id(), commit.changes.len());
         // Right before it acts, the leader asks whether it still leads. Receivers fence anyway.
         if !self.term.holds() {
             return Err(anyhow!("the term of epoch {} ended before head {head} was sent", self.term.epoch));
         }
         self.config.commits.blocking_send(commit).map_err(|_| anyhow!("this peer's replica is gone"))?;
+        self.pending.clear();
         info!(%head, changes, "published");
         Ok(())
     }

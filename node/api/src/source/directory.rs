@@ -10,6 +10,7 @@ use meshgate_core::intent::{Finding, Severity};
 use super::board::{Board, Files};
 use super::file::FileState;
 use super::listing::{self, Identity, ReadError, Stamp};
+use super::memory::Memory;
 use super::watch::{Changes, Watcher};
 use super::{Batch, MAX_OBJECTS, SourceError};
 use crate::translate::{code, unnamed};
@@ -22,6 +23,9 @@ pub struct Directory {
     board: Board,
     /// Directories below that could not be listed.
     unreadable: Vec<Finding>,
+    memory: Option<Memory>,
+    /// What was remembered, until the first read hands it out.
+    recalled: Batch,
 }
 
 impl Directory {
@@ -30,7 +34,37 @@ impl Directory {
         let root = path.as_ref().to_owned();
         let identity = identity(&root)?;
         fs::read_dir(&root).map_err(|source| SourceError::Unreadable { path: root.clone(), source })?;
-        Ok(Directory { root, identity, files: Files::new(), board: Board::default(), unreadable: Vec::new() })
+        Ok(Directory {
+            root,
+            identity,
+            files: Files::new(),
+            board: Board::default(),
+            unreadable: Vec::new(),
+            memory: None,
+            recalled: Batch::default(),
+        })
+    }
+
+    /// Recalls, from `folder`, what earlier readers of this directory found good, and keeps it there
+    /// from now on. A file that is broken at the first read then keeps its last good objects, and
+    /// an empty directory in the place of a full one is known for what it is. The folder holds
+    /// Secrets: keep it on tmpfs, and to its owner.
+    ///
+    /// # Errors
+    /// The folder can't be made.
+    pub fn recall(&mut self, folder: impl AsRef<Path>) -> std::io::Result<()> {
+        let memory = Memory::open(folder.as_ref(), &self.root)?;
+        for (path, text) in memory.texts() {
+            let Some(format) = listing::format(&path) else { continue };
+            let path: Arc<str> = path.into();
+            let state = FileState::default().next(&path, None, &text, format);
+            self.board.replace(&path, None, Some(&state));
+            self.files.insert(path, state);
+        }
+        self.board.publish(&self.files, &mut self.recalled);
+        self.identity = memory.identity().unwrap_or(self.identity);
+        self.memory = Some(memory);
+        Ok(())
     }
 
     /// Watches the directory for changes. Watch first and read then, so that nothing falls between.
@@ -48,6 +82,9 @@ impl Directory {
             return Err(SourceError::Replaced(self.root.clone()));
         }
         self.identity = identity;
+        if let Some(memory) = &mut self.memory {
+            memory.identify(identity);
+        }
         let below = |path: &str| listing.unreadable.iter().any(|(directory, _)| path.starts_with(directory.as_str()));
         let gone: Vec<_> =
             self.files.keys().filter(|path| !listing.files.contains_key(*path) && !below(path)).cloned().collect();
@@ -110,6 +147,7 @@ impl Directory {
     fn finish(&mut self) -> Batch {
         let mut batch = Batch { files: self.files.len(), ..Batch::default() };
         self.board.publish(&self.files, &mut batch);
+        batch.follow(std::mem::take(&mut self.recalled));
         batch.findings = self.findings();
         batch
     }
@@ -132,6 +170,9 @@ impl Directory {
     fn remove(&mut self, path: &Arc<str>) {
         if let Some(before) = self.files.remove(path) {
             self.board.replace(path, Some(&before), None);
+            if let Some(memory) = &self.memory {
+                memory.forget(path);
+            }
         }
     }
 
@@ -147,13 +188,18 @@ impl Directory {
         };
         let empty = FileState::default();
         let before = self.files.get(path);
-        let after = before.unwrap_or(&empty).next(path, stamp, &text, format);
+        let after = before.unwrap_or(&empty).next(path, Some(stamp), &text, format);
         let others = self.board.len() - before.map_or(0, |before| before.names.len()).min(self.board.len());
         if others + after.names.len() > MAX_OBJECTS {
             let message = format!("would make it more than {MAX_OBJECTS} objects");
             return self.fail_with(path, Some(stamp), code::LIMIT, &message);
         }
         self.board.replace(path, before, Some(&after));
+        if let Some(memory) = &mut self.memory
+            && after.is_good()
+        {
+            memory.keep(path, &text);
+        }
         self.files.insert(Arc::clone(path), after);
     }
 

@@ -41,8 +41,8 @@ pub(super) struct FileState {
 
 impl FileState {
     /// The state that follows from a new text. Documents whose text is known are reused.
-    pub(super) fn next(&self, path: &str, stamp: Stamp, text: &str, format: Format) -> Self {
-        let mut next = FileState { stamp: Some(stamp), ..FileState::default() };
+    pub(super) fn next(&self, path: &str, stamp: Option<Stamp>, text: &str, format: Format) -> Self {
+        let mut next = FileState { stamp, ..FileState::default() };
         if text.trim().is_empty() && !self.names.is_empty() {
             let message = "became empty; its objects stay in use. Delete the file if that is meant";
             next.documents.clone_from(&self.documents);
@@ -69,6 +69,14 @@ impl FileState {
         }
         next.collect();
         next
+    }
+
+    /// Everything in it could be read, and nothing of it was refused.
+    pub(super) fn is_good(&self) -> bool {
+        let good = |placed: &Placed| {
+            placed.document.broken.is_none() && placed.document.entries.iter().all(|entry| entry.object.is_some())
+        };
+        self.problem.is_none() && self.documents.iter().all(good)
     }
 
     /// The same objects, with a problem of the file as a whole.

@@ -9,8 +9,10 @@ mod directory;
 mod document;
 mod file;
 mod listing;
+mod memory;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -71,6 +73,17 @@ pub struct Batch {
     pub findings: Vec<Finding>,
     /// How many manifests the directory holds.
     pub files: usize,
+}
+
+impl Batch {
+    /// Adds what went before; what this batch says of an object or a key counts.
+    fn follow(&mut self, earlier: Batch) {
+        let changed: BTreeSet<ObjectRef> = self.changes.iter().map(|(name, _)| name.clone()).collect();
+        self.changes.extend(earlier.changes.into_iter().filter(|(name, _)| !changed.contains(name)));
+        self.changes.sort_by(|a, b| a.0.cmp(&b.0));
+        let changed: BTreeSet<ObjectRef> = self.keys.iter().map(|key| key.object.clone()).collect();
+        self.keys.extend(earlier.keys.into_iter().filter(|key| !changed.contains(&key.object)));
+    }
 }
 
 /// A Secret's private key has changed.
