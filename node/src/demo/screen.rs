@@ -207,12 +207,11 @@ impl<W: Write> Screen<W> {
         }
         self.erase()?;
         let lines = view.lines();
-        // Without wrapping, a narrow window can't make more lines of it than are counted.
-        write!(self.out, "\x1b[?7l")?;
+        // A wrapped line would make more lines of it than are counted.
+        let width = width();
         for line in &lines {
-            writeln!(self.out, "{line}")?;
+            writeln!(self.out, "{}", cut(line, width))?;
         }
-        write!(self.out, "\x1b[?7h")?;
         self.drawn = lines.len();
         self.out.flush()
     }
@@ -225,6 +224,28 @@ impl<W: Write> Screen<W> {
         }
         Ok(())
     }
+}
+
+/// Columns of the terminal; many where it does not say.
+fn width() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stdout());
+    size.map_or(usize::MAX, |size| if size.ws_col == 0 { usize::MAX } else { size.ws_col.into() })
+}
+
+/// At most `width` visible characters of a line; escape sequences take no room.
+fn cut(line: &str, width: usize) -> String {
+    let mut kept = String::with_capacity(line.len());
+    let (mut room, mut escape) = (width, false);
+    for c in line.chars() {
+        if escape || c == '\x1b' {
+            escape = !c.is_ascii_alphabetic();
+            kept.push(c);
+        } else if room > 0 {
+            room -= 1;
+            kept.push(c);
+        }
+    }
+    kept
 }
 
 #[cfg(test)]

@@ -145,3 +145,10 @@ fn elsewhere_only_changes_are_said() {
     assert_eq!(text.lines().count(), 2, "{text}");
     assert!(!text.contains('\x1b'));
 }
+
+#[test]
+fn lines_are_cut_to_the_window_and_colours_take_no_room() {
+    assert_eq!(super::cut("abcdef", 4), "abcd");
+    assert_eq!(super::cut("\x1b[1mab\x1b[0mcdef", 3), "\x1b[1mab\x1b[0mc");
+    assert_eq!(super::cut("\x1b[1mabc\x1b[0m", 2), "\x1b[1mab\x1b[0m", "what is switched on is switched off");
+}

@@ -1,7 +1,7 @@
 //! The proxy: from a request's head to its answer. Shared by the edge (requests of clients) and
 //! the hosting side of the tunnel (requests of other peers for pods of this node).
 //!
-//! Way in: [`handle`] for clients, [`PodHost`] for peers. The way of a request through the files:
+//! Way in: [`handle()`] for clients, [`PodHost`] for peers. The way of a request through the files:
 //! [`handle`](mod@handle) (sanitize, decide, answer) -> [`forward`] (pick, attempt, pick again)
 //! -> [`pool`] (a connection to a pod of this node) or [`Remote`] (the tunnel) -> [`body`]
 //! (the response on its way back, and the end of the exchange).

@@ -2,12 +2,16 @@
 //! leading session, read by the admin API.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use meshgate_core::compile::ObjectStatus;
-use meshgate_core::intent::{Finding, ObjectKind, ObjectRef};
+use meshgate_core::intent::{Finding, ObjectKind, ObjectRef, Severity};
 use meshgate_core::snapshot::{HeadId, Key, Kind};
+
+/// Code of the finding about a source that can't be read.
+const SOURCE_UNREADABLE: &str = "MG0502";
 
 /// When a resource changed last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +74,21 @@ impl Book {
     /// Starts a term with empty pages.
     pub fn begin(&self, epoch: u64, since_ms: u64) {
         *self.pages.write().unwrap_or_else(PoisonError::into_inner) = Pages { epoch, since_ms, ..Pages::default() };
+    }
+
+    /// Writes down that the source can't be read; the next pass takes it back.
+    pub fn complain(&self, source: &Path, error: &str) {
+        let finding = Finding {
+            code: SOURCE_UNREADABLE,
+            severity: Severity::Error,
+            object: None,
+            field: String::new(),
+            message: format!("{error}. Edits have no effect until it can be read; what was published is served"),
+            origin: source.display().to_string(),
+        };
+        let mut pages = self.pages.write().unwrap_or_else(PoisonError::into_inner);
+        let others = pages.findings.iter().filter(|found| found.code != SOURCE_UNREADABLE).cloned();
+        pages.findings = Arc::new(others.chain([finding]).collect());
     }
 
     /// Writes down a pass.

@@ -149,6 +149,7 @@ async fn run(
             let epoch = term.epoch;
             if let Err(error) = session::lead(&config, &term, &mut desk, &session_drain) {
                 warn!(epoch, "the session ended: {error:#}");
+                desk.book.complain(&config.source, &format!("{error:#}"));
                 // The term may well hold; trying again at once would spin on a lasting fault.
                 std::thread::sleep(session::AFTER_FAULT);
             }

@@ -57,6 +57,7 @@ pub(super) fn lead(config: &ReconcileConfig, term: &Term, desk: &mut Desk, drain
         pending: BTreeMap::new(),
         last_rev: &mut desk.last_rev,
         logged: BTreeSet::new(),
+        source_error: String::new(),
     };
     let batch = source.read()?;
     session.pass(&source, batch, Instant::now())?;
@@ -117,6 +118,8 @@ struct Session<'a> {
     pending: BTreeMap<Key, Option<Resource>>,
     last_rev: &'a mut u64,
     logged: BTreeSet<Finding>,
+    /// Why the source could not be read last; empty when it could.
+    source_error: String,
 }
 
 impl Session<'_> {
@@ -148,10 +151,7 @@ impl Session<'_> {
             // An unreadable source is never an empty one: what is published goes on.
             let outcome = match batch {
                 Ok(batch) => self.pass(source, batch, read_at).map_err(|error| format!("{error:#}")),
-                Err(error) => {
-                    warn!("the source can't be read, what is published goes on: {error}");
-                    Err(error.to_string())
-                }
+                Err(error) => Err(self.unreadable(&error.to_string())),
             };
             let ended = outcome.is_err() && !self.term.holds();
             for request in asked {
@@ -165,8 +165,21 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Says once that the source can't be read, and rests: whatever keeps it from being read may
+    /// last, and may end any time.
+    fn unreadable(&mut self, error: &str) -> String {
+        if self.source_error != error {
+            error.clone_into(&mut self.source_error);
+            warn!("the source can't be read, what is published goes on: {error}");
+            self.book.complain(&self.config.source, error);
+        }
+        std::thread::sleep(AFTER_FAULT);
+        error.to_owned()
+    }
+
     /// Compiles and publishes what one read brought.
     fn pass(&mut self, source: &Directory, batch: Batch, read_at: Instant) -> anyhow::Result<()> {
+        self.source_error.clear();
         let Batch { changes, keys, findings, .. } = batch;
         let quiet = changes.is_empty() && keys.is_empty() && !self.first;
         let (gone, appeared): (Vec<_>, Vec<_>) = changes.iter().partition(|(_, object)| object.is_none());

@@ -212,12 +212,18 @@ impl Watcher {
 
     /// Notices that the directory went away, came back, or is another one now.
     fn check_root(&mut self) -> io::Result<()> {
-        let now = fs::metadata(&self.root).ok().map(|meta| listing::identity(&meta));
+        let now = self.directory();
         if now != self.watched {
             self.rewatch()?;
             self.changes = Changes::Everything;
         }
         Ok(())
+    }
+
+    /// The directory that is there now. A file in its place is no directory.
+    fn directory(&self) -> Option<Identity> {
+        let meta = fs::metadata(&self.root).ok().filter(fs::Metadata::is_dir)?;
+        Some(listing::identity(&meta))
     }
 
     /// Watches anew. Whatever changes from here on is seen, so read everything afterwards.
@@ -233,7 +239,7 @@ impl Watcher {
         self.inotify = Inotify::init()?;
         self.places.clear();
         self.reshaped = false;
-        let identity = fs::metadata(&self.root).ok().map(|meta| listing::identity(&meta));
+        let identity = self.directory();
         self.watched = None;
         match self.inotify.watches().add(&self.root, mask) {
             Ok(place) => self.places.insert(place, PathBuf::new()),

@@ -3,7 +3,7 @@
 //! They hold the fields that meshgate reads, leave the rest aside, and decode leniently: missing,
 //! null and empty are the same, and enum values that this version does not know are kept as
 //! `Unsupported`. So one strange object never stops a list or a watch; what is wrong with it is
-//! [`crate::translate`]'s to say.
+//! [`mod@crate::translate`]'s to say.
 
 mod class;
 mod gateway;

@@ -90,6 +90,8 @@ codes! {
     MATCH_SHADOWED = "MG0306", Warning;
     /// A route has no parent, so it serves nothing.
     NO_PARENT = "MG0307", Warning;
+    /// A rule has neither a backend nor a redirect, so it answers 500.
+    RULE_WITHOUT_BACKEND = "MG0308", Warning;
     /// An Ingress names no class and no class is the default.
     NO_INGRESS_CLASS = "MG0401", Warning;
     /// A host and path of an Ingress never see a request, because an older object has the same.

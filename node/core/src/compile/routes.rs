@@ -156,6 +156,13 @@ struct Body<'a> {
 
 impl Body<'_> {
     fn rule(&mut self, index: usize, rule: &HttpRule) -> Rule {
+        if rule.backends.is_empty()
+            && !rule.filters.iter().any(|filter| matches!(filter, crate::snapshot::Filter::Redirect(_)))
+        {
+            let field = format!("spec.rules[{index}].backendRefs");
+            let message = "is empty and nothing redirects: requests get 500 (is the field's name spelled right?)";
+            self.unit.findings.push(codes::RULE_WITHOUT_BACKEND.at(&self.meta.object, field, message.to_owned()));
+        }
         let mut broken = !rule.unsupported.is_empty();
         for (field, value) in &rule.unsupported {
             let field = if field.starts_with("spec.") { field.clone() } else { format!("spec.rules[{index}].{field}") };

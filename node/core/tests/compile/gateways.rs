@@ -177,7 +177,8 @@ fn addresses_are_kept_freed_and_run_out() {
     let many: Vec<Object> = (0..255).map(|n| simple(&format!("ns/{n:03}"))).collect();
     let looking = route("ns/r", "ns/254", &[], vec![rule("/", &[])]);
     let mut world = World::of(many.iter().cloned().chain([gateway_class("meshgate"), looking]));
-    assert_eq!(world.findings(), ["MG0207 Gateway ns/254 "]);
+    let without_backend = "MG0308 HTTPRoute ns/r spec.rules[0].backendRefs";
+    assert_eq!(world.findings(), ["MG0207 Gateway ns/254 ", without_backend]);
     assert_eq!(world.condition(G, "ns/254", "", "Programmed"), "False AddressNotAssigned");
     assert_eq!(world.attachments(Kind::HttpRoute, "ns/r"), Vec::<String>::new());
     world.apply(vec![gone(&many[7])]);
