@@ -117,7 +117,7 @@ impl Hosting {
 
     async fn connect(&self, peer: &NodeName, header: StreamHeader) -> Result<Box<dyn Hosted>, Refusal> {
         if self.drain.phase() >= Phase::Draining {
-            return Err(Refusal::Overloaded);
+            return Err(Refusal::Draining);
         }
         let wanted = header.chosen_by;
         if *self.applied.borrow() < wanted {

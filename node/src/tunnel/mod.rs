@@ -67,6 +67,8 @@ pub enum Refusal {
     Denied,
     /// This peer has no room now.
     Overloaded,
+    /// This peer is ending; its pods can still be dialled.
+    Draining,
 }
 
 /// Implemented by the proxy: reaches pods of this node for streams that come in.
