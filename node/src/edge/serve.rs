@@ -124,9 +124,10 @@ async fn shake_hands(
     stream: TcpStream,
 ) -> io::Result<TlsStream<TcpStream>> {
     let handshake = async {
-        let _place = worker.handshakes.acquire().await.map_err(io::Error::other)?;
         let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
         let mut start = acceptor.await?;
+        // Only now: who says nothing takes no place.
+        let _place = worker.handshakes.acquire().await.map_err(io::Error::other)?;
         info.sni = start.client_hello().server_name().map(str::to_ascii_lowercase);
         let table = worker.local.table();
         let config = worker.certificates.select(&table, &info.gateway, info.port, info.sni.as_deref());
