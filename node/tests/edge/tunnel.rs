@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -12,7 +13,7 @@ use meshgate_node::drain::{self, DrainControl, Phase};
 use meshgate_node::identity::{InstanceId, NodeIdentity, NodeName, RunDir};
 use meshgate_node::proxy::pool::RequestBody;
 use meshgate_node::proxy::{PodHost, Remote, RemoteError};
-use meshgate_node::tunnel::{Body, Refusal, StreamHeader, Tunnel, TunnelConfig};
+use meshgate_node::tunnel::{Body, Host, Refusal, StreamHeader, Tunnel, TunnelConfig};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
@@ -216,4 +217,31 @@ async fn the_real_tunnel_carries_bodies_both_ways_and_refusals() {
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.header("x-meshgate-via").starts_with("fallback"));
     mesh.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_waits_for_the_head_that_chose_only_where_it_does_not_know_the_endpoint() {
+    let (known, new) = (Backend::start("known").await, Backend::start("new").await);
+    let mut resources = Resources::default();
+    resources.service("a", AppProtocol::Http1, &[(known.address, Some("n2"))]);
+    let context = context("n2", resources.table(9), &Options::default(), &mut Registry::default());
+    let (newer, applied) = watch::channel(HeadId { epoch: 1, rev: 9 });
+    let host = PodHost::new(Arc::clone(&context), applied);
+    let header = |endpoint| StreamHeader {
+        endpoint,
+        client: "192.0.2.7:4711".parse().unwrap(),
+        chosen_by: HeadId { epoch: 1, rev: 10 },
+    };
+    let sender = NodeName::from("n1");
+    let started = Instant::now();
+    assert!(host.connect(&sender, header(known.address)).await.is_ok());
+    assert!(started.elapsed() < Duration::from_secs(1), "what is known need not wait: {:?}", started.elapsed());
+    let waiting = tokio::spawn(host.connect(&sender, header(new.address)));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!waiting.is_finished(), "what is not known waits for the sender's head");
+    resources.service("a", AppProtocol::Http1, &[(new.address, Some("n2"))]);
+    context.table.store(Arc::new(resources.table(10)));
+    newer.send_replace(HeadId { epoch: 1, rev: 10 });
+    assert!(waiting.await.unwrap().is_ok());
+    assert_eq!(host.connect(&sender, header(known.address)).await.err(), Some(Refusal::NotHere));
 }
