@@ -102,7 +102,8 @@ impl Dispatcher {
         tokio::time::sleep(REST).await;
     }
 
-    /// Gives a connection to the worker with the fewest. Dropping it closes it.
+    /// Gives a connection to the worker with the fewest, of those whose thread runs. Dropping it
+    /// closes it.
     fn hand_over(&self, stream: TcpStream, client: SocketAddr, bound: &Arc<Bound>) {
         let stats = &self.shared.stats;
         count(&stats.accepted);
@@ -110,7 +111,8 @@ impl Dispatcher {
             count(&stats.over_limit);
             return;
         }
-        let least = self.workers.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed));
+        let running = self.workers.iter().filter(|worker| !worker.queue.is_closed());
+        let least = running.min_by_key(|worker| worker.load.load(Ordering::Relaxed));
         let Some(worker) = least else { return };
         let open = Open::new(stats, &worker.load, &self.shared.proxy.metrics.connections);
         let accepted = Accepted { stream, client, bound: Arc::clone(bound), open };

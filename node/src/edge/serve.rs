@@ -1,12 +1,14 @@
 //! One connection of a client: TLS if its listener wants it, then HTTP until it ends.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::{Request, header};
+use http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -49,6 +51,10 @@ const MAX_PENDING_RESETS: usize = 20;
 /// How often an HTTP/2 client is asked whether it is alive, and how long it may take to answer.
 const PING: Duration = Duration::from_secs(30);
 
+/// How long a connection whose listener closes may take to begin its first request: it was taken
+/// from the listener's queue, or its client has only just connected.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Serves a connection to its end.
 pub async fn serve(worker: Arc<Worker>, accepted: Accepted) {
     let Accepted { stream, client, bound, open } = accepted;
@@ -87,11 +93,18 @@ async fn plain(
 ) -> io::Result<()> {
     let deadline = worker.local.timer.at(Instant::now() + worker.config.header_timeout);
     let (is_h2, stream) = tokio::select! {
+        biased;
         sniffed = sniff(stream) => sniffed?,
         () = deadline => return Err(io::ErrorKind::TimedOut.into()),
-        () = closing.cancelled() => return Ok(()),
+        () = last_words(worker, closing) => return Ok(()),
     };
     if is_h2 { h2(worker, closing, info, stream).await } else { h1(worker, closing, info, stream).await }
+}
+
+/// Ends some time after the listener began to close.
+async fn last_words(worker: &Worker, closing: &CancellationToken) {
+    closing.cancelled().await;
+    worker.local.timer.at(Instant::now() + LAST_WORDS).await;
 }
 
 async fn tls(
@@ -111,9 +124,10 @@ async fn shake_hands(
     stream: TcpStream,
 ) -> io::Result<TlsStream<TcpStream>> {
     let handshake = async {
-        let _place = worker.handshakes.acquire().await.map_err(io::Error::other)?;
         let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
         let mut start = acceptor.await?;
+        // Only now: who says nothing takes no place.
+        let _place = worker.handshakes.acquire().await.map_err(io::Error::other)?;
         info.sni = start.client_hello().server_name().map(str::to_ascii_lowercase);
         let table = worker.local.table();
         let config = worker.certificates.select(&table, &info.gateway, info.port, info.sni.as_deref());
@@ -139,14 +153,20 @@ where
     let copy = HeadCopy::default();
     let (stream, counts) = Meter::new(copy.of(stream));
     let config = &worker.config;
-    let timer = HeadTimer::new(worker.local.timer.clone(), counts, copy.clone(), config);
-    let (local, info) = (Arc::clone(&worker.local), Arc::new(info));
+    let timer = HeadTimer::new(worker.local.timer.clone(), Arc::clone(&counts), copy.clone(), config);
+    let (by, info) = (Arc::clone(worker), Arc::new(info));
     let service = service_fn(move |mut request: Request<Incoming>| {
         if request.headers().contains_key(header::TRANSFER_ENCODING) && copy.has(b"content-length") {
             request.extensions_mut().insert(FramedTwice);
         }
-        let answer = handle(Arc::clone(&local), Arc::clone(&info), request);
-        async move { Ok::<_, std::convert::Infallible>(answer.await) }
+        let (by, info) = (Arc::clone(&by), Arc::clone(&info));
+        async move {
+            let mut answer = handle(Arc::clone(&by.local), info, request).await;
+            if by.leaving.load(Ordering::Relaxed) {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, std::convert::Infallible>(answer)
+        }
     });
     // At most 100 fields, hyper's default: to set it costs an allocation a request.
     let connection = http1::Builder::new()
@@ -155,11 +175,25 @@ where
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => return ended.map_err(io::Error::other),
-        () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
-    }
-    connection.await.map_err(io::Error::other)
+    let (mut closing, mut unused) = (pin!(closing.cancelled()), pin!(last_words(worker, closing)));
+    let (mut is_closing, mut told) = (false, false);
+    // The connection comes first, so that it has read what was there when the listener closed.
+    let ended = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended);
+            }
+            is_closing = is_closing || closing.as_mut().poll(cx).is_ready();
+            // Told before its first byte, hyper would close it at once.
+            let ready = is_closing && !told && (counts.now().0 > 0 || unused.as_mut().poll(cx).is_ready());
+            if !ready {
+                return Poll::Pending;
+            }
+            connection.as_mut().graceful_shutdown();
+            told = true;
+        }
+    });
+    ended.await.map_err(io::Error::other)
 }
 
 /// When an HTTP/2 connection last did something.
@@ -212,6 +246,7 @@ where
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {
+        biased;
         ended = connection.as_mut() => return ended.map_err(io::Error::other),
         () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
         () = idle(worker, &activity) => connection.as_mut().graceful_shutdown(),

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -53,6 +53,8 @@ pub struct Worker {
     pub stats: Arc<EdgeStats>,
     /// Places for handshakes.
     pub handshakes: Semaphore,
+    /// The process is about to end: clients shall take their next request elsewhere.
+    pub leaving: AtomicBool,
 }
 
 /// How the acceptor sees a worker.
@@ -86,6 +88,7 @@ async fn run(shared: Shared, mut incoming: mpsc::Receiver<Accepted>) {
         certificates: shared.certificates,
         stats: shared.stats,
         handshakes: Semaphore::new(HANDSHAKES),
+        leaving: AtomicBool::new(false),
     });
     let connections = TaskTracker::new();
     let serve_all = async {
@@ -98,9 +101,17 @@ async fn run(shared: Shared, mut incoming: mpsc::Receiver<Accepted>) {
     tokio::select! {
         () = serve_all => {}
         () = tick(&worker.local) => {}
+        () = leave(&shared.drain, &worker) => {}
         () = shared.drain.reached(Phase::Cut) => {}
         () = shared.abandoned.cancelled() => {}
     }
+}
+
+/// Notes that the process is about to end; never returns.
+async fn leave(drain: &Drain, worker: &Worker) {
+    drain.reached(Phase::Lead).await;
+    worker.leaving.store(true, Ordering::Relaxed);
+    std::future::pending::<()>().await;
 }
 
 async fn tick(local: &Local) {

@@ -25,7 +25,7 @@ use super::remote::RemoteError;
 use super::replay::Replay;
 use super::timer::Deadline;
 use crate::identity::NodeName;
-use crate::tunnel::StreamHeader;
+use crate::tunnel::{Refusal, StreamHeader};
 
 /// Endpoints that are tried for one request.
 const MAX_ATTEMPTS: usize = 3;
@@ -67,8 +67,8 @@ type Attempted = Result<(response::Parts, Inner), Failed>;
 enum Failed {
     /// Nothing was taken: another endpoint may be tried.
     Refused(&'static str),
-    /// The endpoint's peer can't be reached; nothing was taken.
-    PeerDead,
+    /// The endpoint's peer takes nothing, for whatever pod of its node; nothing was taken.
+    Node(NodeFailure),
     /// The pooled connection was stale, and nothing was sent: the endpoint itself may be fine.
     Stale,
     /// Something was sent. `silent`: no byte of an answer came; `reused`: on a connection that had
@@ -78,11 +78,32 @@ enum Failed {
     Late,
 }
 
+/// Why a peer takes nothing.
+#[derive(Clone, Copy)]
+enum NodeFailure {
+    /// It can't be reached, and its node may be gone as well.
+    Dead,
+    /// It is ending, its node's pods are not.
+    Draining,
+    /// It has no room. To dial its pods would go around its limit.
+    Full,
+}
+
+impl NodeFailure {
+    fn name(self) -> &'static str {
+        match self {
+            NodeFailure::Dead => "peer_dead",
+            NodeFailure::Draining => "peer_draining",
+            NodeFailure::Full => "peer_full",
+        }
+    }
+}
+
 /// Endpoints that were tried, and what the next attempt may do.
 #[derive(Default)]
 struct Tried<'a> {
     refused: Vec<SocketAddr>,
-    /// Its peer is dead, but it may be reached without it.
+    /// Its peer takes nothing, but it may be reached without it.
     unreached: Option<&'a Endpoint>,
     /// Why there must be another attempt: the answer, if none succeeds.
     last: Option<Answer>,
@@ -93,8 +114,9 @@ struct Tried<'a> {
 /// Forwards the request and returns the answer, a backend's or our own.
 pub async fn forward(forward: Forward<'_>, mut exchange: Exchange) -> Response<ResponseBody> {
     let mut tried = Tried::default();
-    for attempt in 0..=MAX_ATTEMPTS {
-        let last = attempt == MAX_ATTEMPTS;
+    let mut attempts = 0;
+    while attempts <= MAX_ATTEMPTS {
+        let last = attempts == MAX_ATTEMPTS;
         let Some((endpoint, via)) = forward.next(&mut tried, last) else {
             return own(forward.context, exchange, &tried.last.unwrap_or(answer::NO_ENDPOINTS));
         };
@@ -111,7 +133,10 @@ pub async fn forward(forward: Forward<'_>, mut exchange: Exchange) -> Response<R
                 return forward.answer(via, parts, inner, in_flight, exchange);
             }
             Err(failed) => {
-                if let Some(answer) = forward.failed(failed, endpoint, &mut tried, &mut exchange) {
+                // A stale connection says nothing of its endpoint; the next attempt dials, so that
+                // there is one such failure at most.
+                attempts += usize::from(!matches!(failed, Failed::Stale));
+                if let Some(answer) = forward.failed(failed, endpoint, via, &mut tried, &mut exchange) {
                     return own(forward.context, exchange, &answer);
                 }
             }
@@ -120,8 +145,30 @@ pub async fn forward(forward: Forward<'_>, mut exchange: Exchange) -> Response<R
     own(forward.context, exchange, &tried.last.unwrap_or(answer::ALL_REFUSED))
 }
 
+impl<'a> Tried<'a> {
+    /// An idle connection to the endpoint was of no use.
+    fn redial(&mut self, endpoint: &'a Endpoint, via: Via) {
+        self.dial = true;
+        if via == Via::Fallback {
+            self.unreached = Some(endpoint);
+        }
+    }
+
+    /// The peer takes nothing: no endpoint on its node is asked through it again.
+    fn node(&mut self, why: NodeFailure, endpoint: &'a Endpoint, port: &ServicePort) {
+        let there = port.endpoints.iter().filter(|other| other.node == endpoint.node);
+        self.refused.extend(there.map(|other| other.address));
+        match why {
+            NodeFailure::Draining => self.unreached = Some(endpoint),
+            // What is known to run is dialled rather than what may be gone.
+            NodeFailure::Dead => self.unreached = self.unreached.or(Some(endpoint)),
+            NodeFailure::Full => {}
+        }
+    }
+}
+
 impl<'a> Forward<'a> {
-    /// The next endpoint. At last, and where none is left, one whose peer is dead is dialled.
+    /// The next endpoint. At last, and where none is left, one whose peer takes nothing is dialled.
     fn next(&self, tried: &mut Tried<'a>, last: bool) -> Option<(&'a Endpoint, Via)> {
         let picked = (!last)
             .then(|| pick(self.port, self.context.clock.now(), rand::random(), &tried.refused))
@@ -190,8 +237,10 @@ impl<'a> Forward<'a> {
                 let (parts, body) = response.into_parts();
                 Ok((parts, Inner::Remote(body)))
             }
+            Err(RemoteError::Refused(Refusal::Draining)) => Err(Failed::Node(NodeFailure::Draining)),
+            Err(RemoteError::Refused(Refusal::Overloaded)) => Err(Failed::Node(NodeFailure::Full)),
             Err(RemoteError::Refused(_)) => Err(Failed::Refused("refused")),
-            Err(RemoteError::Unreachable(_)) => Err(Failed::PeerDead),
+            Err(RemoteError::Unreachable(_)) => Err(Failed::Node(NodeFailure::Dead)),
             Err(RemoteError::Broken(error)) => {
                 tracing::debug!(%node, endpoint = %endpoint.address, %error, "a tunnelled request broke off");
                 Err(Failed::Broken { silent: true, reused: false })
@@ -204,6 +253,7 @@ impl<'a> Forward<'a> {
         &self,
         failed: Failed,
         endpoint: &'a Endpoint,
+        via: Via,
         tried: &mut Tried<'a>,
         exchange: &mut Exchange,
     ) -> Option<Answer> {
@@ -211,17 +261,16 @@ impl<'a> Forward<'a> {
         match failed {
             Failed::Late => return Some(answer::TIMEOUT),
             Failed::Stale => {
-                tried.dial = true;
+                tried.redial(endpoint, via);
                 exchange.again("stale");
             }
             Failed::Refused(why) => {
                 tried.refused.push(endpoint.address);
                 exchange.again(why);
             }
-            Failed::PeerDead => {
-                tried.refused.push(endpoint.address);
-                tried.unreached = Some(endpoint);
-                exchange.again("peer_dead");
+            Failed::Node(why) => {
+                tried.node(why, endpoint, self.port);
+                exchange.again(why.name());
             }
             Failed::Broken { silent, reused } => {
                 let repeatable = silent && self.parts.method.is_safe() && self.body.is_empty();
@@ -229,7 +278,7 @@ impl<'a> Forward<'a> {
                     return Some(answer::UPSTREAM_BROKEN);
                 }
                 if reused {
-                    tried.dial = true;
+                    tried.redial(endpoint, via);
                 } else {
                     tried.refused.push(endpoint.address);
                 }

@@ -123,6 +123,7 @@ pub(super) fn encode_refusal(refusal: Refusal) -> Vec<u8> {
         Refusal::Terminating => Reason::Terminating,
         Refusal::Denied => Reason::Denied,
         Refusal::Overloaded => Reason::Overloaded,
+        Refusal::Draining => Reason::Draining,
     };
     wire::Refused { reason: reason.into() }.encode_to_vec()
 }
@@ -135,6 +136,7 @@ pub(super) fn decode_refusal(bytes: Bytes) -> Result<Refusal, Malformed> {
         Reason::Terminating => Refusal::Terminating,
         Reason::Denied => Refusal::Denied,
         Reason::Overloaded => Refusal::Overloaded,
+        Reason::Draining => Refusal::Draining,
         Reason::NotHere | Reason::Unspecified => Refusal::NotHere,
     })
 }

@@ -7,9 +7,8 @@ use std::time::Duration;
 use http::Request;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use meshgate_core::snapshot::HeadId;
 use quinn::{RecvStream, SendStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::frame::{
@@ -24,29 +23,22 @@ use crate::identity::NodeName;
 const MAX_HOSTED: usize = 4096;
 /// How long a stream's opening may take.
 const OPENING_LIMIT: Duration = Duration::from_secs(5);
-/// How long a stream waits for a head that its sender already has.
-const HEAD_LIMIT: Duration = Duration::from_secs(2);
-/// How long a connection to a pod may take; below the time that senders wait.
+/// How long a connection to a pod may take, the wait for a newer head included; below the time
+/// that senders wait.
 const CONNECT_LIMIT: Duration = Duration::from_millis(4500);
 
 /// What serving a stream takes.
 #[derive(Clone)]
 pub(super) struct Hosting {
     pub host: Arc<dyn Host>,
-    pub applied: watch::Receiver<HeadId>,
     pub drain: Drain,
     pub metrics: TunnelMetrics,
     room: Arc<Semaphore>,
 }
 
 impl Hosting {
-    pub(super) fn new(
-        host: Arc<dyn Host>,
-        applied: watch::Receiver<HeadId>,
-        drain: Drain,
-        metrics: TunnelMetrics,
-    ) -> Self {
-        Hosting { host, applied, drain, metrics, room: Arc::new(Semaphore::new(MAX_HOSTED)) }
+    pub(super) fn new(host: Arc<dyn Host>, drain: Drain, metrics: TunnelMetrics) -> Self {
+        Hosting { host, drain, metrics, room: Arc::new(Semaphore::new(MAX_HOSTED)) }
     }
 
     /// Serves one stream to its end.
@@ -117,13 +109,7 @@ impl Hosting {
 
     async fn connect(&self, peer: &NodeName, header: StreamHeader) -> Result<Box<dyn Hosted>, Refusal> {
         if self.drain.phase() >= Phase::Draining {
-            return Err(Refusal::Overloaded);
-        }
-        let wanted = header.chosen_by;
-        if *self.applied.borrow() < wanted {
-            let mut applied = self.applied.clone();
-            // Late or not, the host decides by what it has.
-            let _ = timeout(HEAD_LIMIT, applied.wait_for(|applied| *applied >= wanted)).await;
+            return Err(Refusal::Draining);
         }
         match timeout(CONNECT_LIMIT, self.host.connect(peer, header)).await {
             Ok(result) => result,

@@ -126,5 +126,6 @@ pub(super) fn refusal_reason(refusal: Refusal) -> &'static str {
         Refusal::Terminating => "terminating",
         Refusal::Denied => "denied",
         Refusal::Overloaded => "overloaded",
+        Refusal::Draining => "draining",
     }
 }

@@ -52,7 +52,8 @@ pub struct StreamHeader {
     pub endpoint: SocketAddr,
     /// The client's address, for logs.
     pub client: SocketAddr,
-    /// The head whose table chose; a host that has not applied it yet waits at most 2 s for it.
+    /// The head whose table chose; a host that does not know the endpoint and has not applied it
+    /// yet waits at most 2 s for it.
     pub chosen_by: HeadId,
 }
 
@@ -67,6 +68,8 @@ pub enum Refusal {
     Denied,
     /// This peer has no room now.
     Overloaded,
+    /// This peer is ending; its pods can still be dialled.
+    Draining,
 }
 
 /// Implemented by the proxy: reaches pods of this node for streams that come in.

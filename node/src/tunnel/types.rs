@@ -25,7 +25,7 @@ pub struct TunnelConfig {
     pub identity: NodeIdentity,
     /// Whom it may dial. This node's own entry is ignored.
     pub peers: PeerDirectory,
-    /// The newest head this node has applied.
+    /// The newest head this node has applied. The tunnel itself does not look at it.
     pub applied: watch::Receiver<HeadId>,
     /// Keys stateless resets; the same after a restart, so that peers notice one at once.
     pub reset_secret: [u8; 32],

@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use meshgate_core::snapshot::{AppProtocol, Certificate, HostPattern};
+use meshgate_node::drain::Phase;
+use meshgate_node::edge::EdgeConfig;
 use meshgate_node::identity::KeyStore;
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -171,5 +173,34 @@ async fn silent_handshakes_are_cut() {
     let mut silent = TcpStream::connect(address).await.unwrap();
     crate::client::read_to_end(&mut silent).await;
     until("it is counted", || mesh.stats.handshakes_failed.load(Ordering::Relaxed) == 1).await;
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_right_after_the_handshake_is_answered_although_the_listener_closes() {
+    let a = Backend::start("a").await;
+    let (mesh, address, _) = two_hosts(Options::default(), &a).await;
+    let stream = connect(address, "a.example", &[b"http/1.1"], &rustls::version::TLS13).await.unwrap();
+    mesh.drain.advance(Phase::Draining);
+    until("it listens no more", || std::net::TcpStream::connect(address).is_err()).await;
+    let answer = Client::h1_over(stream).await.get("https://a.example/x").await;
+    assert_eq!((answer.status.as_u16(), answer.header("connection")), (200, "close"));
+    mesh.ended().await;
+}
+
+#[tokio::test]
+async fn silent_connections_take_no_place_from_others() {
+    let a = Backend::start("a").await;
+    let config = EdgeConfig { threads: 1, ..EdgeConfig::default() };
+    let (mesh, address, _) = two_hosts(Options { config, ..Options::default() }, &a).await;
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    until("all are accepted", || mesh.stats.active.load(Ordering::Relaxed) >= 300).await;
+    let stream = connect(address, "a.example", &[b"http/1.1"], &rustls::version::TLS13);
+    let stream = tokio::time::timeout(std::time::Duration::from_secs(5), stream).await.unwrap().unwrap();
+    assert_eq!(Client::h1_over(stream).await.get("https://a.example/x").await.status, 200);
+    drop(silent);
     mesh.stop().await;
 }

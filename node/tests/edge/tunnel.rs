@@ -3,21 +3,24 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Method;
+use futures_util::future::BoxFuture;
+use http::{Method, Request, Response};
 use meshgate_core::snapshot::{AppProtocol, HeadId};
 use meshgate_node::drain::{self, DrainControl, Phase};
 use meshgate_node::identity::{InstanceId, NodeIdentity, NodeName, RunDir};
-use meshgate_node::proxy::PodHost;
-use meshgate_node::tunnel::{Tunnel, TunnelConfig};
+use meshgate_node::proxy::pool::RequestBody;
+use meshgate_node::proxy::{PodHost, Remote, RemoteError};
+use meshgate_node::tunnel::{Body, Host, Refusal, StreamHeader, Tunnel, TunnelConfig};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use crate::backend::Backend;
 use crate::client::{Client, PATIENCE, until};
 use crate::http::one_with;
-use crate::mesh::{Direct, Options, context};
+use crate::mesh::{Direct, NoTunnel, Options, context};
 use crate::resources::{Resources, prefix};
 
 /// A host on node n2 that knows a Service's endpoints there.
@@ -81,6 +84,50 @@ async fn the_last_resort_is_a_direct_dial() {
     assert!(answer.header("x-meshgate-via").starts_with("fallback"));
     assert!(mesh.metrics().contains("meshgate_picks_total{via=\"fallback\"} 1"));
     mesh.stop().await;
+}
+
+/// A peer that refuses everything for the same reason.
+struct Refusing(Refusal);
+
+impl Remote for Refusing {
+    fn send(
+        &self,
+        _: &NodeName,
+        _: StreamHeader,
+        _: Request<RequestBody>,
+    ) -> BoxFuture<'static, Result<Response<Body>, RemoteError>> {
+        let refusal = self.0;
+        Box::pin(async move { Err(RemoteError::Refused(refusal)) })
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_nothing_costs_no_request_however_many_pods_it_has() {
+    let (near, far) = (Backend::start("near").await, Backend::start("far").await);
+    let others = [Backend::start("b").await, Backend::start("c").await, Backend::start("d").await];
+    let away: Vec<_> = others.iter().chain([&far]).map(|backend| (backend.address, Some("n2"))).collect();
+    let peers: [Arc<dyn Remote>; 3] =
+        [Arc::new(Refusing(Refusal::Draining)), Arc::new(Refusing(Refusal::Overloaded)), Arc::new(NoTunnel)];
+    for (index, remote) in peers.into_iter().enumerate() {
+        let options = Options { remote, expected: vec!["n2"], ..Options::default() };
+        let (mut mesh, address) = one_with(options, &[("a", &near)], vec![prefix("/", "a")]).await;
+        let all: Vec<_> = away.iter().copied().chain([(near.address, Some("n1"))]).collect();
+        mesh.resources.endpoints("a", &all);
+        mesh.apply().await;
+        let mut client = Client::h1(address).await;
+        for _ in 0..20 {
+            let answer = client.send(Method::POST, "http://s/echo", &[], Bytes::from_static(b"x")).await.unwrap();
+            assert_eq!((answer.status.as_u16(), answer.header("x-backend")), (200, "near"), "{}", answer.text());
+        }
+        // No other pod is left: those of a peer that is full are left alone, others are dialled.
+        mesh.resources.endpoints("a", &away);
+        mesh.apply().await;
+        let answer = client.send(Method::POST, "http://s/echo", &[], Bytes::from_static(b"x")).await.unwrap();
+        let status = if index == 1 { 503 } else { 200 };
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert!(index == 1 || answer.header("x-meshgate-via").starts_with("fallback"));
+        mesh.stop().await;
+    }
 }
 
 /// The tunnels of two nodes; n2 hosts.
@@ -155,13 +202,46 @@ async fn the_real_tunnel_carries_bodies_both_ways_and_refusals() {
     assert_eq!(gone.requests(), 0, "the host does not know it");
     until("all are counted", || mesh.context.metrics.totals().tunnel == 18).await;
     assert!(!mesh.metrics().contains("client_gone"), "{}", mesh.metrics());
-    // The peer is gone for good: its pods are dialled.
-    wire.cut().await;
-    let mut client = Client::h1(address).await;
+    // The peer is ending, then gone for good: its pods are dialled.
     mesh.resources.endpoints("a", &[(far.address, Some("n2"))]);
     mesh.apply().await;
+    wire.end.advance(Phase::Draining);
+    let mut client = Client::h1(address).await;
+    let answer = client.get("http://s/x").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.header("x-meshgate-via").starts_with("fallback"));
+    assert!(mesh.metrics().contains("reason=\"peer_draining\""), "{}", mesh.metrics());
+    wire.cut().await;
+    let mut client = Client::h1(address).await;
     let answer = client.get("http://s/x").await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.header("x-meshgate-via").starts_with("fallback"));
     mesh.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_waits_for_the_head_that_chose_only_where_it_does_not_know_the_endpoint() {
+    let (known, new) = (Backend::start("known").await, Backend::start("new").await);
+    let mut resources = Resources::default();
+    resources.service("a", AppProtocol::Http1, &[(known.address, Some("n2"))]);
+    let context = context("n2", resources.table(9), &Options::default(), &mut Registry::default());
+    let (newer, applied) = watch::channel(HeadId { epoch: 1, rev: 9 });
+    let host = PodHost::new(Arc::clone(&context), applied);
+    let header = |endpoint| StreamHeader {
+        endpoint,
+        client: "192.0.2.7:4711".parse().unwrap(),
+        chosen_by: HeadId { epoch: 1, rev: 10 },
+    };
+    let sender = NodeName::from("n1");
+    let started = Instant::now();
+    assert!(host.connect(&sender, header(known.address)).await.is_ok());
+    assert!(started.elapsed() < Duration::from_secs(1), "what is known need not wait: {:?}", started.elapsed());
+    let waiting = tokio::spawn(host.connect(&sender, header(new.address)));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!waiting.is_finished(), "what is not known waits for the sender's head");
+    resources.service("a", AppProtocol::Http1, &[(new.address, Some("n2"))]);
+    context.table.store(Arc::new(resources.table(10)));
+    newer.send_replace(HeadId { epoch: 1, rev: 10 });
+    assert!(waiting.await.unwrap().is_ok());
+    assert_eq!(host.connect(&sender, header(known.address)).await.err(), Some(Refusal::NotHere));
 }
