@@ -23,6 +23,9 @@ use crate::reconcile::ReplicaView;
 use crate::replicate::{Applied, BoxedIo, Caller, Dialer, KeyEnsurer, KeyLookup};
 use crate::tunnel::Tunnel;
 
+/// What gossip can claim to be ahead of this peer.
+const MAX_REV_AHEAD: u64 = 1 << 32;
+
 /// Dials the replication service of peers, by mTLS, from this node's own address.
 pub(super) struct SyncDialer {
     pub tls: MeshTls,
@@ -106,7 +109,7 @@ impl KeyFetcher {
     /// Whom to ask: who sent the head, the leader, then everybody else.
     fn sources(&self, source: Option<&NodeName>) -> Vec<(NodeName, SocketAddr)> {
         let members = self.members.borrow().clone();
-        let leader = views::leader(&members).map(|claim| claim.node);
+        let leader = members.leader().map(|claim| claim.node);
         let mut sources: Vec<_> = members
             .nodes()
             .filter(|member| member.alive && member.facts.node != self.own)
@@ -147,7 +150,9 @@ impl ReplicaView for OwnReplica {
     }
 
     fn highest_rev(&self) -> u64 {
-        views::highest_rev(&self.members.borrow())
+        // Somebody who lies can waste revs, not use them up.
+        let own = self.head().rev;
+        views::highest_rev(&self.members.borrow()).min(own.saturating_add(MAX_REV_AHEAD))
     }
 }
 
