@@ -80,9 +80,11 @@ pub(super) async fn build(
 
     let leader = config.has(Role::Reconciler).then(|| base.reconciler(&mesh.replica, members.clone(), tasks));
     match &leader {
-        Some(leader) => {
-            mesh.forward.set(Arc::new(LeaderSide { leader: leader.clone(), followers: mesh.replica.followers.clone() }))
-        }
+        Some(leader) => mesh.forward.set(Arc::new(LeaderSide {
+            leader: leader.clone(),
+            followers: mesh.replica.followers.clone(),
+            members: members.clone(),
+        })),
         None => mesh.forward.set(Arc::new(NeverLeads)),
     }
     let readiness = Arc::new(ready::Ready {
