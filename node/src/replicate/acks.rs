@@ -247,8 +247,8 @@ impl AckSource {
             applied: applied.id(),
             live: live.head.min(applied.id()),
             took: applied.took,
-            held: applied.held.iter().take(MAX_NAMED).cloned().collect(),
-            held_total: applied.held.len(),
+            held: live.held.iter().chain(applied.held.iter()).take(MAX_NAMED).cloned().collect(),
+            held_total: applied.held.len() + live.held.len(),
             bind_errors: live.bind_errors.iter().take(MAX_NAMED).cloned().collect(),
             table_ok: true,
         })
