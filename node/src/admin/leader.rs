@@ -1,6 +1,8 @@
 //! What only the leader can answer: is it live everywhere, and what is wrong with which object.
 //! Other peers forward these calls to it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,12 +11,14 @@ use meshgate_core::intent::{Finding, ObjectKind, ObjectRef, Severity};
 use meshgate_core::snapshot::{HeadId, Key};
 use meshgate_proto::admin as pb;
 use prost::Message;
+use tokio::sync::watch;
 
 use super::head_to_proto;
+use crate::cluster::Members;
 use crate::identity::NodeName;
 use crate::reconcile::LeaderHandle;
 use crate::reconcile::book::{Changed, resource_key};
-use crate::replicate::{FollowerMap, Followers, ForwardError, ForwardHandler};
+use crate::replicate::{Follower, FollowerMap, Followers, ForwardError, ForwardHandler};
 
 /// Names of forwarded calls.
 pub const WAIT: &str = "wait";
@@ -27,6 +31,10 @@ pub const MAX_WAIT: Duration = Duration::from_secs(600);
 /// How often a waiting call looks at the source's state again.
 const POLL: Duration = Duration::from_millis(20);
 
+/// How long a call waits for peers that gossip hears and that do not follow this leader yet: right
+/// after a takeover, all of them.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+
 /// Answers for the leader.
 #[derive(Clone)]
 pub struct LeaderSide {
@@ -34,6 +42,8 @@ pub struct LeaderSide {
     pub leader: LeaderHandle,
     /// Who follows.
     pub followers: Followers,
+    /// Who is there, by gossip.
+    pub members: watch::Receiver<Arc<Members>>,
 }
 
 impl ForwardHandler for LeaderSide {
@@ -78,8 +88,8 @@ impl LeaderSide {
 
     /// Reads the source now and waits until what it holds is live on every expected peer.
     pub async fn wait(&self, request: pb::WaitRequest) -> pb::WaitResponse {
-        let timeout = Duration::from_millis(request.timeout_ms).min(MAX_WAIT);
-        let give_up = Instant::now() + timeout;
+        let asked = Instant::now();
+        let give_up = asked + Duration::from_millis(request.timeout_ms).min(MAX_WAIT);
         if let Err(reason) = self.leader.read_now().await {
             return rejected(vec![reason]);
         }
@@ -87,18 +97,42 @@ impl LeaderSide {
             Ok(target) => target,
             Err(response) => return *response,
         };
-        let mut followers = self.followers.clone();
-        let already = target.done(&followers.snapshot());
-        let left = give_up.saturating_duration_since(Instant::now());
-        let done = tokio::time::timeout(left, followers.wait_for(|map| target.done(map))).await.is_ok();
-        let map = followers.snapshot();
-        let mut response = target.response(&map, !already);
+        let already = target.done(&self.expected(asked));
+        let done = already || self.live_everywhere(&target, asked, give_up).await;
+        let expected = self.expected(asked);
+        let mut response = target.response(&expected, !already);
         response.result = if done { "live" } else { "timeout" }.to_owned();
-        if let Some(reasons) = target.not_bound(&map) {
+        if let Some(reasons) = target.not_bound(&expected) {
             response.result = "rejected".to_owned();
             response.reasons = reasons;
         }
         response
+    }
+
+    /// Waits until what is meant is live on every peer that is waited for. False: it took too long.
+    async fn live_everywhere(&self, target: &Target, asked: Instant, give_up: Instant) -> bool {
+        let (mut followers, mut members) = (self.followers.clone(), self.members.clone());
+        loop {
+            members.mark_unchanged();
+            let expected = self.expected(asked);
+            if target.done(&expected) {
+                return true;
+            }
+            if Instant::now() >= give_up {
+                return false;
+            }
+            let settles = asked + ANSWER_WAIT;
+            let next = if expected.settled { give_up } else { settles.min(give_up) };
+            tokio::select! {
+                () = followers.changed() => {}
+                Ok(()) = members.changed() => {}
+                () = tokio::time::sleep_until(next.into()) => {}
+            }
+        }
+    }
+
+    fn expected(&self, asked: Instant) -> Expected {
+        Expected::new(&self.followers.snapshot(), &self.members.borrow(), asked.elapsed() >= ANSWER_WAIT)
     }
 
     /// What to wait for, or the answer if there is nothing to wait for.
@@ -135,6 +169,31 @@ impl LeaderSide {
     }
 }
 
+/// The peers on which something must be live: whoever follows this peer, and every gateway that
+/// gossip hears. Not one that gossip has lost: its stream may seem open for a while.
+#[derive(Debug)]
+struct Expected {
+    /// What each follower acknowledged; `None` for a process that has not followed this one.
+    peers: BTreeMap<NodeName, Option<Follower>>,
+    /// Those were waited for long enough: they are only named any more.
+    settled: bool,
+}
+
+impl Expected {
+    fn new(followers: &FollowerMap, members: &Members, settled: bool) -> Self {
+        let gone = |node: &NodeName| members.node(node).is_some_and(|member| !member.alive);
+        let connected = followers.iter().filter(|(node, follower)| follower.connected && !gone(node));
+        let mut peers: BTreeMap<_, _> =
+            connected.map(|(node, follower)| (node.clone(), Some(follower.clone()))).collect();
+        for member in members.nodes().filter(|member| member.alive && member.facts.roles.gateway) {
+            let (node, instance) = (&member.facts.node, member.facts.instance);
+            let known = followers.get(node).filter(|follower| follower.instance == instance);
+            peers.entry(node.clone()).or_insert_with(|| known.cloned());
+        }
+        Expected { peers, settled }
+    }
+}
+
 /// What must be live.
 struct Target {
     changed: Changed,
@@ -142,34 +201,37 @@ struct Target {
 }
 
 impl Target {
-    fn live_on(&self, follower: &crate::replicate::Follower) -> bool {
+    fn live_on(&self, follower: &Follower) -> bool {
         follower.ack.live >= self.changed.head && !self.key.as_ref().is_some_and(|key| follower.ack.holds(key))
     }
 
-    /// Every expected peer (its stream is open) has it live.
-    fn done(&self, map: &FollowerMap) -> bool {
-        let mut expected = map.values().filter(|follower| follower.connected).peekable();
-        expected.peek().is_some() && expected.all(|follower| self.live_on(follower))
+    /// Every expected peer has it live, as far as it is waited for.
+    fn done(&self, expected: &Expected) -> bool {
+        let live = |follower: &Option<Follower>| match follower {
+            Some(follower) => self.live_on(follower),
+            None => expected.settled,
+        };
+        !expected.peers.is_empty() && expected.peers.values().all(live)
     }
 
-    fn response(&self, map: &FollowerMap, waited: bool) -> pb::WaitResponse {
-        let expected: Vec<_> = map.iter().filter(|(_, follower)| follower.connected).collect();
-        let (live, missing): (Vec<_>, Vec<_>) =
-            expected.iter().copied().partition(|(_, follower)| self.live_on(follower));
+    fn response(&self, expected: &Expected, waited: bool) -> pb::WaitResponse {
+        let is_live = |follower: &Option<Follower>| follower.as_ref().is_some_and(|follower| self.live_on(follower));
+        let (live, missing): (Vec<_>, Vec<_>) = expected.peers.iter().partition(|(_, follower)| is_live(follower));
         let since_read = |at: Instant| at.saturating_duration_since(self.changed.read_at).as_secs_f64() * 1e3;
         // An acknowledgement of a later head says nothing about when this one became live, unless
         // this call saw it happen.
         let exact = |head: HeadId| waited || head == self.changed.head;
         let slowest = live
             .iter()
+            .filter_map(|(node, follower)| follower.as_ref().map(|follower| (*node, follower)))
             .filter(|(_, follower)| exact(follower.ack.live))
-            .filter_map(|(node, follower)| follower.acked_at.map(|at| (*node, since_read(at))))
+            .filter_map(|(node, follower)| follower.acked_at.map(|at| (node, since_read(at))))
             .max_by(|a, b| a.1.total_cmp(&b.1));
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         pb::WaitResponse {
             head: Some(head_to_proto(self.changed.head)),
             live: count(live.len()),
-            expected: count(expected.len()),
+            expected: count(expected.peers.len()),
             took_ms: slowest.map_or(0.0, |(_, ms)| ms),
             slowest_node: slowest.map(|(node, _)| node.to_string()).unwrap_or_default(),
             slowest_ms: slowest.map_or(0.0, |(_, ms)| ms),
@@ -179,21 +241,25 @@ impl Target {
         }
     }
 
-    fn held_back(&self, missing: &[(&NodeName, &crate::replicate::Follower)]) -> Vec<String> {
-        let Some(key) = &self.key else { return Vec::new() };
-        let held = missing.iter().flat_map(|(node, follower)| {
+    fn held_back(&self, missing: &[(&NodeName, &Option<Follower>)]) -> Vec<String> {
+        let silent = missing.iter().filter(|(_, follower)| follower.is_none());
+        let silent = silent.map(|(node, _)| format!("{node} is there, but does not follow the leader"));
+        let Some(key) = &self.key else { return silent.collect() };
+        let held = missing.iter().filter_map(|(node, follower)| Some((node, follower.as_ref()?)));
+        let held = held.flat_map(|(node, follower)| {
             let of_key = follower.ack.held.iter().filter(|held| held.key == *key);
             of_key.map(move |held| format!("{node} holds {key} back: {}", held.reason))
         });
-        held.collect()
+        silent.chain(held).collect()
     }
 
     /// Peers on which a Gateway's sockets are not bound, if it is a Gateway that is meant.
-    fn not_bound(&self, map: &FollowerMap) -> Option<Vec<String>> {
+    fn not_bound(&self, expected: &Expected) -> Option<Vec<String>> {
         let key = self.key.as_ref()?;
-        let errors: Vec<String> = map
+        let errors: Vec<String> = expected
+            .peers
             .iter()
-            .filter(|(_, follower)| follower.connected)
+            .filter_map(|(node, follower)| Some((node, follower.as_ref()?)))
             .flat_map(|(node, follower)| {
                 let of_key = follower.ack.bind_errors.iter().filter(|error| error.gateway == *key);
                 of_key.map(move |error| format!("{node} can't listen on {}: {}", error.address, error.message))
@@ -252,5 +318,65 @@ fn finding_to_proto(finding: &Finding) -> pb::Finding {
         field: finding.field.clone(),
         message: finding.message.clone(),
         origin: finding.origin.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Facts, Member, Roles};
+    use crate::identity::InstanceId;
+    use crate::replicate::Ack;
+
+    const HEAD: HeadId = HeadId { epoch: 2, rev: 7 };
+
+    fn member(node: &str, alive: bool) -> Member {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let facts = Facts {
+            node: node.into(),
+            instance: InstanceId(1),
+            tunnel: address,
+            sync: address,
+            admin: String::new(),
+            roles: Roles { gateway: true, reconciler: true },
+            head: HEAD,
+            roots: String::new(),
+            leader: None,
+            ready: true,
+            draining: false,
+            version: String::new(),
+            cert_not_after: 0,
+        };
+        Member { facts, alive, last_change: Instant::now(), generation: 1 }
+    }
+
+    fn follower(node: &str, instance: u64, connected: bool, live: HeadId) -> (NodeName, Follower) {
+        let ack = Ack { applied: live, live, ..Ack::default() };
+        (node.into(), Follower::of(InstanceId(instance), connected, ack))
+    }
+
+    fn done(followers: &[(NodeName, Follower)], members: &[Member], settled: bool) -> bool {
+        let changed = Changed { head: HEAD, read_at: Instant::now() };
+        let target = Target { changed, key: None };
+        target.done(&Expected::new(&followers.iter().cloned().collect(), &Members::of(members.to_vec()), settled))
+    }
+
+    #[test]
+    fn live_is_live_on_everybody_that_gossip_hears() {
+        let own = follower("a", 1, true, HEAD);
+        let both = [member("a", true), member("b", true)];
+        assert!(!done(&[], &[], true), "nobody serves");
+        assert!(done(std::slice::from_ref(&own), &both[..1], false));
+        // Right after a takeover nobody follows yet: those that gossip hears are waited for.
+        assert!(!done(std::slice::from_ref(&own), &both, false));
+        assert!(done(std::slice::from_ref(&own), &both, true), "not for ever");
+        assert!(done(&[own.clone(), follower("b", 1, true, HEAD)], &both, false));
+        let behind = HeadId { rev: 6, ..HEAD };
+        assert!(!done(&[own.clone(), follower("b", 1, true, behind)], &both, true));
+        assert!(!done(&[own.clone(), follower("b", 1, false, behind)], &both, true), "alive, its stream is broken");
+        assert!(!done(&[own.clone(), follower("b", 9, false, HEAD)], &both, false), "of the process before");
+        assert!(!done(&[own.clone(), follower("c", 1, true, behind)], &both[..1], true), "not heard yet");
+        let dead = [member("a", true), member("b", false)];
+        assert!(done(&[own, follower("b", 1, true, behind)], &dead, false), "gossip has lost it");
     }
 }

@@ -49,14 +49,7 @@ pub fn leader_claim(context: &AdminContext) -> Option<LeaderClaim> {
     if let Some(term) = context.leader.as_ref().and_then(crate::reconcile::LeaderHandle::term) {
         return Some(LeaderClaim { epoch: term.epoch, node: context.node.clone(), since_ms: term.since_ms });
     }
-    let members = context.members.borrow().clone();
-    let alive = |claim: &LeaderClaim| members.nodes().any(|member| member.alive && member.facts.node == claim.node);
-    // Only a node's word about itself counts: others may not have heard yet that it stepped down.
-    let claims = members
-        .nodes()
-        .filter(|member| member.alive)
-        .filter_map(|member| member.facts.leader.clone().filter(|claim| claim.node == member.facts.node));
-    claims.filter(alive).max_by_key(|claim| claim.epoch)
+    context.members.borrow().leader()
 }
 
 struct Service(Arc<AdminContext>);
@@ -65,7 +58,7 @@ impl Service {
     fn leader_side(&self) -> Option<LeaderSide> {
         let leader = self.0.leader.clone()?;
         leader.term()?;
-        Some(LeaderSide { leader, followers: self.0.followers.clone() })
+        Some(LeaderSide { leader, followers: self.0.followers.clone(), members: self.0.members.clone() })
     }
 
     /// Has the leader answer.

@@ -71,7 +71,7 @@ pub(super) async fn build(
     handles.push(wiring::tunnel_thread(tunnel_runner, host, drain.clone())?);
     let edge = base.edge(Arc::clone(&proxy), head)?;
     let edge_live = edge.live.clone();
-    wiring::follow_live(tasks, edge_live.clone(), live_sender);
+    wiring::follow_live(tasks, edge_live.clone(), mesh.replica.applied.clone(), live_sender);
     let (edge_ended, edge_done) = watch::channel(false);
     tasks.spawn_ok("edge", async move {
         edge.run.await;
@@ -80,9 +80,11 @@ pub(super) async fn build(
 
     let leader = config.has(Role::Reconciler).then(|| base.reconciler(&mesh.replica, members.clone(), tasks));
     match &leader {
-        Some(leader) => {
-            mesh.forward.set(Arc::new(LeaderSide { leader: leader.clone(), followers: mesh.replica.followers.clone() }))
-        }
+        Some(leader) => mesh.forward.set(Arc::new(LeaderSide {
+            leader: leader.clone(),
+            followers: mesh.replica.followers.clone(),
+            members: members.clone(),
+        })),
         None => mesh.forward.set(Arc::new(NeverLeads)),
     }
     let readiness = Arc::new(ready::Ready {

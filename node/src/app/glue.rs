@@ -106,7 +106,7 @@ impl KeyFetcher {
     /// Whom to ask: who sent the head, the leader, then everybody else.
     fn sources(&self, source: Option<&NodeName>) -> Vec<(NodeName, SocketAddr)> {
         let members = self.members.borrow().clone();
-        let leader = views::leader(&members).map(|claim| claim.node);
+        let leader = members.leader().map(|claim| claim.node);
         let mut sources: Vec<_> = members
             .nodes()
             .filter(|member| member.alive && member.facts.node != self.own)

@@ -5,17 +5,9 @@ use std::net::SocketAddr;
 
 use meshgate_core::snapshot::HeadId;
 
-use crate::cluster::{LeaderClaim, Member, Members};
+use crate::cluster::{Member, Members};
 use crate::identity::NodeName;
 use crate::replicate::{PeerInfo, PeerView};
-
-/// Who leads by its own word, the highest epoch first. Others may not have heard yet that a leader
-/// stepped down, so only a node's word about itself counts.
-pub(super) fn leader(members: &Members) -> Option<LeaderClaim> {
-    let own_word =
-        |member: &Member| member.facts.leader.clone().filter(|claim| member.alive && claim.node == member.facts.node);
-    members.nodes().filter_map(own_word).max_by_key(|claim| claim.epoch)
-}
 
 /// Where replication can get configuration.
 pub(super) fn peer_view(own: &NodeName, members: &Members) -> PeerView {
@@ -25,7 +17,7 @@ pub(super) fn peer_view(own: &NodeName, members: &Members) -> PeerView {
         address: member.facts.sync,
         head: member.facts.head,
     };
-    PeerView { leader: leader(members).map(|claim| claim.node), peers: others.map(info).collect() }
+    PeerView { leader: members.leader().map(|claim| claim.node), peers: others.map(info).collect() }
 }
 
 /// Where the tunnels of the other gateways listen. A node that looks dead stays in: whether its

@@ -11,7 +11,9 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
-use meshgate_core::snapshot::HeadId;
+use meshgate_core::snapshot::{HeadId, Key, Kind, Resource};
+use meshgate_core::table::Held;
+use meshgate_wire::{Snapshot, decode};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -112,10 +114,11 @@ pub(super) fn follow_applied(
     });
 }
 
-/// Tells replication what the edge has bound.
+/// Tells replication what the edge has bound, and which keys it lacks.
 pub(super) fn follow_live(
     tasks: &mut Tasks,
     mut edge: watch::Receiver<edge::LiveReport>,
+    applied: watch::Receiver<Option<Arc<Applied>>>,
     live: watch::Sender<replicate::LiveReport>,
 ) {
     tasks.spawn_ok("live report", async move {
@@ -128,7 +131,12 @@ pub(super) fn follow_live(
                     address: error.address.map(|address| address.to_string()).unwrap_or_default(),
                     message: error.message.clone(),
                 };
-                replicate::LiveReport { head: now.head, bind_errors: now.errors.iter().map(error).collect() }
+                let held = match applied.borrow().as_ref() {
+                    Some(applied) => without_key(&now.missing_keys, &applied.snapshot),
+                    None => Vec::new(),
+                };
+                let bind_errors = now.errors.iter().map(error).collect();
+                replicate::LiveReport { head: now.head, bind_errors, held }
             };
             live.send_replace(report);
             if edge.changed().await.is_err() {
@@ -136,6 +144,22 @@ pub(super) fn follow_live(
             }
         }
     });
+}
+
+/// Certificates whose private key is not here, and the Gateways that use them.
+fn without_key(missing: &[Key], snapshot: &Snapshot) -> Vec<Held> {
+    if missing.is_empty() {
+        return Vec::new();
+    }
+    let reason = |key: &Key| format!("the private key of {key} is not here yet");
+    let certificates = missing.iter().map(|key| Held { key: key.clone(), reason: reason(key) });
+    let gateways = snapshot.iter().filter(|(key, _)| key.kind == Kind::Gateway).filter_map(|(key, leaf)| {
+        let Ok(Resource::Gateway(gateway)) = decode(key.kind, &leaf.value) else { return None };
+        let mut used = gateway.listeners.iter().flat_map(|listener| &listener.certificates);
+        let lacking = used.find(|certificate| missing.contains(certificate))?;
+        Some(Held { key: key.clone(), reason: reason(lacking) })
+    });
+    certificates.chain(gateways).collect()
 }
 
 /// Nodes reached by tunnel, and the task that keeps them current.

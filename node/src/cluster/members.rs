@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use chitchat::{Chitchat, ChitchatId};
 
-use super::facts::{self, Facts, Life, Signed};
+use super::facts::{self, Facts, LeaderClaim, Life, Signed};
 use super::metrics::ClusterMetrics;
 use crate::identity::{NodeName, Trust};
 
@@ -33,6 +33,12 @@ pub struct Member {
 pub struct Members(Vec<Member>);
 
 impl Members {
+    /// These, for tests of who reads them.
+    #[cfg(test)]
+    pub(crate) fn of(members: Vec<Member>) -> Self {
+        Members(members)
+    }
+
     /// Every instance that is or recently was there.
     pub fn all(&self) -> &[Member] {
         &self.0
@@ -47,6 +53,16 @@ impl Members {
     pub fn nodes(&self) -> impl Iterator<Item = &Member> {
         let names: std::collections::BTreeSet<&NodeName> = self.0.iter().map(|member| &member.facts.node).collect();
         names.into_iter().filter_map(|name| self.node(name))
+    }
+
+    /// Who leads by its own word, the highest epoch first. Only reconcilers can lead; and others may
+    /// not have heard yet that a leader stepped down, so only a node's word about itself counts.
+    pub fn leader(&self) -> Option<LeaderClaim> {
+        let own_word = |member: &Member| {
+            let may = member.alive && member.facts.roles.reconciler;
+            member.facts.leader.clone().filter(|claim| may && claim.node == member.facts.node)
+        };
+        self.nodes().filter_map(own_word).max_by_key(|claim| claim.epoch)
     }
 
     /// A node's newest live instance, a ready one first; else its newest.

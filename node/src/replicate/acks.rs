@@ -65,6 +65,14 @@ pub struct Follower {
     pub(super) session: u64,
 }
 
+#[cfg(test)]
+impl Follower {
+    /// One for tests of who reads them.
+    pub(crate) fn of(instance: InstanceId, connected: bool, ack: Ack) -> Self {
+        Follower { instance, connected, fence: 0, ack, acked_at: None, session: 0 }
+    }
+}
+
 /// Followers by node. What is here is told by authenticated peers about themselves.
 pub type FollowerMap = BTreeMap<NodeName, Follower>;
 
@@ -239,8 +247,8 @@ impl AckSource {
             applied: applied.id(),
             live: live.head.min(applied.id()),
             took: applied.took,
-            held: applied.held.iter().take(MAX_NAMED).cloned().collect(),
-            held_total: applied.held.len(),
+            held: live.held.iter().chain(applied.held.iter()).take(MAX_NAMED).cloned().collect(),
+            held_total: applied.held.len() + live.held.len(),
             bind_errors: live.bind_errors.iter().take(MAX_NAMED).cloned().collect(),
             table_ok: true,
         })

@@ -93,12 +93,15 @@ pub struct LiveReport {
     pub head: HeadId,
     /// Listeners that are wanted and not bound.
     pub bind_errors: Vec<BindError>,
+    /// What is in the table and can't be served in full: the previous version goes on.
+    pub held: Vec<Held>,
 }
 
 impl LiveReport {
     /// The report of a peer that has nothing to bind: every head is live as soon as it is applied.
     pub fn always() -> Self {
-        LiveReport { head: HeadId { epoch: u64::MAX, rev: u64::MAX }, bind_errors: Vec::new() }
+        let head = HeadId { epoch: u64::MAX, rev: u64::MAX };
+        LiveReport { head, bind_errors: Vec::new(), held: Vec::new() }
     }
 }
 

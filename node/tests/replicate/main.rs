@@ -165,13 +165,16 @@ async fn acknowledgements_tell_what_is_held_and_what_is_live() {
     // Live, with a listener that can't be bound; then that is cured without a new head.
     let gateway = Key::new(Kind::Gateway, "shop", "web");
     let (listener, address, message) = ("http".to_owned(), "127.0.0.1:80".to_owned(), "in use".to_owned());
-    let error = BindError { gateway, listener, address, message };
-    follower.live.send_replace(LiveReport { head: id, bind_errors: vec![error.clone()] });
+    let error = BindError { gateway: gateway.clone(), listener, address, message };
+    follower.live.send_replace(LiveReport { head: id, bind_errors: vec![error.clone()], ..LiveReport::default() });
     leader.acknowledged(id, &["b"]).await;
     assert_eq!(leader.handles.followers.snapshot()[&"b".into()].ack.bind_errors, [error]);
-    follower.live.send_replace(LiveReport { head: id, bind_errors: vec![] });
+    let held = Held { key: gateway.clone(), reason: "no key".to_owned() };
+    follower.live.send_replace(LiveReport { head: id, held: vec![held.clone()], ..LiveReport::default() });
     let cured = followers.wait_for(|map| map[&"b".into()].ack.bind_errors.is_empty());
     tokio::time::timeout(WAIT, cured).await.unwrap();
+    let ack = leader.handles.followers.snapshot()[&"b".into()].ack.clone();
+    assert!(ack.holds(&gateway) && ack.holds(&bad.key) && ack.held_total == 2);
 
     // The bad one is replaced: nothing is held any more.
     follower.live.send_replace(LiveReport::always());
