@@ -83,7 +83,7 @@ fn sources(folders: &[&str]) -> Vec<Source> {
 }
 
 fn everything() -> Vec<Source> {
-    sources(&["node/src", "node/core/src", "node/api/src", "node/wire/src", "ctl/src", "proto/src"])
+    sources(&["node/src", "node/core/src", "node/api/src", "node/wire/src", "ctl/src", "proto/src", "bench/src"])
 }
 
 /// The module of `node/src` that a file belongs to.
