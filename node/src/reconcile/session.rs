@@ -185,6 +185,7 @@ impl Session<'_> {
         let (gone, appeared): (Vec<_>, Vec<_>) = changes.iter().partition(|(_, object)| object.is_none());
         let name = |pairs: Vec<&(ObjectRef, _)>| pairs.into_iter().map(|(object, _)| object.clone()).collect();
         let (gone, appeared) = (name(gone), name(appeared));
+        let new_keys = !keys.is_empty();
         for change in keys {
             match change.key {
                 Some(key) => self.private_keys.insert(change.object, key),
@@ -192,20 +193,23 @@ impl Session<'_> {
             };
         }
         let Compiled { mut resources, findings: mut compiled, statuses } = self.compiler.apply(changes);
-        source.locate(&mut compiled);
-        compiled.extend(findings);
-        compiled.sort();
-        compiled.dedup();
         if self.first {
             resources.extend(self.left_over());
         }
-        self.log_new(&compiled);
-        self.hand_out_keys();
+        // Whoever applies a certificate asks for its key: it must be there first.
+        if new_keys || resources.iter().any(|(key, _)| key.kind == Kind::Certificate) {
+            self.hand_out_keys();
+        }
         let keys: Vec<Key> = resources.iter().map(|(key, _)| key.clone()).collect();
         if !quiet || !self.pending.is_empty() {
             self.publish(resources)?;
         }
         compiled.extend(self.publisher.refused());
+        source.locate(&mut compiled);
+        compiled.extend(findings);
+        compiled.sort();
+        compiled.dedup();
+        self.log_new(&compiled);
         self.book.enter(Entry {
             head: self.publisher.head(),
             read_at,
