@@ -22,10 +22,9 @@ use super::handle::own;
 use super::metrics::{OK, Via};
 use super::pool::{RequestBody, SendError, Target};
 use super::remote::RemoteError;
-use super::replay::Replay;
 use super::timer::Deadline;
 use crate::identity::NodeName;
-use crate::tunnel::{Refusal, StreamHeader};
+use crate::tunnel::{Attempt, Refusal, Replay, StreamHeader};
 
 /// Endpoints that are tried for one request.
 const MAX_ATTEMPTS: usize = 3;
@@ -189,10 +188,8 @@ impl<'a> Forward<'a> {
     }
 
     /// The request from its start, if that is still there.
-    fn request(&self) -> Option<Request<RequestBody>> {
-        let attempt = self.body.attempt()?;
-        let body = if self.body.is_empty() { RequestBody::Empty } else { RequestBody::Attempt(attempt) };
-        let mut request = Request::new(body);
+    fn request(&self) -> Option<Request<Attempt>> {
+        let mut request = Request::new(self.body.attempt()?);
         *request.method_mut() = self.parts.method.clone();
         *request.uri_mut() = self.parts.uri.clone();
         *request.version_mut() = Version::HTTP_11;
@@ -200,7 +197,7 @@ impl<'a> Forward<'a> {
         Some(request)
     }
 
-    async fn attempt(&self, endpoint: &Endpoint, via: Via, dial: bool, request: Request<RequestBody>) -> Attempted {
+    async fn attempt(&self, endpoint: &Endpoint, via: Via, dial: bool, request: Request<Attempt>) -> Attempted {
         let deadline = self.head_deadline().map(|at| self.local.timer.at(at));
         let attempt = async {
             match (via, &endpoint.node) {
@@ -211,12 +208,12 @@ impl<'a> Forward<'a> {
         before(deadline, attempt).await.unwrap_or(Err(Failed::Late))
     }
 
-    async fn direct(&self, endpoint: &Endpoint, dial: bool, request: Request<RequestBody>) -> Attempted {
+    async fn direct(&self, endpoint: &Endpoint, dial: bool, request: Request<Attempt>) -> Attempted {
         let target = Target { address: endpoint.address, app: self.port.app };
         let pool = &self.local.pool;
         let lease = if dial { pool.fresh(target).await } else { pool.checkout(target).await };
         let lease = lease.map_err(|_| Failed::Refused("connect"))?;
-        match lease.send(request).await {
+        match lease.send(request.map(RequestBody::from)).await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
                 Ok((parts, Inner::Pooled(body)))
@@ -230,7 +227,7 @@ impl<'a> Forward<'a> {
         }
     }
 
-    async fn remote(&self, node: NodeName, endpoint: &Endpoint, request: Request<RequestBody>) -> Attempted {
+    async fn remote(&self, node: NodeName, endpoint: &Endpoint, request: Request<Attempt>) -> Attempted {
         let header = StreamHeader { endpoint: endpoint.address, client: self.client, chosen_by: self.head };
         match self.context.remote.send(&node, header, request).await {
             Ok(response) => {

@@ -21,7 +21,6 @@ pub mod metrics;
 mod plan;
 pub mod pool;
 mod remote;
-mod replay;
 mod retry;
 mod timer;
 mod view;
@@ -34,7 +33,6 @@ pub use handle::{FramedTwice, handle};
 pub use host::PodHost;
 pub use metrics::{ProxyMetrics, Totals};
 pub use remote::{Remote, RemoteError};
-pub use replay::Replay;
 pub use timer::{CoarseTimer, Deadline, TICK};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

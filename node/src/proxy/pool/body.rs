@@ -12,8 +12,7 @@ use hyper::body::Incoming;
 
 use super::{H1, Pool};
 use crate::proxy::clean;
-use crate::proxy::replay::Attempt;
-use crate::tunnel::{self, BodyError};
+use crate::tunnel::{self, Attempt, BodyError};
 
 /// A request's body.
 pub enum RequestBody {
@@ -23,6 +22,12 @@ pub enum RequestBody {
     Attempt(Attempt),
     /// Of another peer.
     Other(tunnel::Body),
+}
+
+impl From<Attempt> for RequestBody {
+    fn from(attempt: Attempt) -> Self {
+        if attempt.is_empty() { RequestBody::Empty } else { RequestBody::Attempt(attempt) }
+    }
 }
 
 impl Body for RequestBody {
@@ -136,7 +141,7 @@ mod tests {
     use http_body_util::{BodyExt, StreamBody};
 
     use super::*;
-    use crate::proxy::Replay;
+    use crate::tunnel::Replay;
 
     fn with_trailers() -> tunnel::Body {
         let mut trailers = HeaderMap::new();
