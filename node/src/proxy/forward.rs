@@ -120,7 +120,7 @@ pub async fn forward(forward: Forward<'_>, mut exchange: Exchange) -> Response<R
             return own(forward.context, exchange, &tried.last.unwrap_or(answer::NO_ENDPOINTS));
         };
         let Some(request) = forward.request() else {
-            return own(forward.context, exchange, &answer::UPSTREAM_BROKEN);
+            return own(forward.context, exchange, &forward.broken());
         };
         exchange.sends(endpoint, via);
         let in_flight = InFlight::new(&endpoint.state);
@@ -272,7 +272,7 @@ impl<'a> Forward<'a> {
             Failed::Broken { silent, reused } => {
                 let repeatable = silent && self.parts.method.is_safe() && self.body.is_empty();
                 if !repeatable || !self.local.retries.withdraw() {
-                    return Some(answer::UPSTREAM_BROKEN);
+                    return Some(self.broken());
                 }
                 if reused {
                     tried.redial(endpoint, via);
@@ -287,6 +287,11 @@ impl<'a> Forward<'a> {
             tried.last = Some(if broken { answer::UPSTREAM_BROKEN } else { answer::ALL_REFUSED });
         }
         None
+    }
+
+    /// Says who broke off.
+    fn broken(&self) -> Answer {
+        if self.body.broke() { answer::CLIENT_BROKEN } else { answer::UPSTREAM_BROKEN }
     }
 
     fn answer(

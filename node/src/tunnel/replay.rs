@@ -32,6 +32,8 @@ struct State {
     ended: bool,
     /// Nothing more is kept: the request has arrived, or the limit was reached.
     forgotten: bool,
+    /// The body itself broke off.
+    broke: bool,
     /// Which attempt may read.
     turn: u64,
     budget: Arc<AtomicUsize>,
@@ -64,6 +66,7 @@ impl Replay {
             trailers: None,
             ended: false,
             forgotten: false,
+            broke: false,
             turn: 0,
             budget: Arc::clone(budget),
         }))))
@@ -90,6 +93,11 @@ impl Replay {
     /// The body is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// The body broke off: whoever sent it is to blame for what failed.
+    pub fn broke(&self) -> bool {
+        self.0.as_ref().is_some_and(|shared| lock(shared).broke)
     }
 }
 
@@ -179,7 +187,7 @@ impl State {
             }
             Poll::Ready(None) => self.ended = true,
             // A body that broke off can't be sent again.
-            Poll::Ready(Some(Err(_))) => self.forgotten = true,
+            Poll::Ready(Some(Err(_))) => (self.forgotten, self.broke) = (true, true),
             Poll::Pending => {}
         }
         polled
