@@ -303,6 +303,11 @@ impl<'a> Forward<'a> {
         mut exchange: Exchange,
     ) -> Response<ResponseBody> {
         self.body.forget();
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            // `sanitize` lets no request ask for it.
+            tracing::debug!("a backend switched protocols unasked");
+            return own(self.context, exchange, &answer::RESPONSE_REFUSED);
+        }
         if let Err(refused) = sanitize::response(&mut parts) {
             tracing::debug!(reason = refused.reason, "a backend's answer was refused");
             return own(self.context, exchange, &answer::RESPONSE_REFUSED);

@@ -122,3 +122,25 @@ async fn an_upload_that_breaks_off_is_the_client_s_fault() {
     assert_eq!(mesh.context.metrics.totals().failed, 0);
     mesh.stop().await;
 }
+
+#[tokio::test]
+async fn a_backend_that_switches_protocols_unasked_is_not_followed() {
+    let a = Backend::start("a").await;
+    let (mut mesh, address) = one(&[("a", &a)], vec![prefix("/", "a")]).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    mesh.resources.service("a", AppProtocol::Http1, &[(listener.local_addr().unwrap(), None)]);
+    mesh.apply().await;
+    let backend = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 4096]).await;
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nraw";
+        let _ = stream.write_all(answer).await;
+        stream
+    });
+    let headers = [("upgrade", "x"), ("connection", "upgrade")];
+    let answer = Client::h1(address).await.send(Method::POST, "http://s/x", &headers, "".into()).await.unwrap();
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    assert!(answer.text().starts_with("response_refused"), "{}", answer.text());
+    drop(backend.await.unwrap());
+    mesh.stop().await;
+}
