@@ -12,7 +12,8 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use meshgate_core::snapshot::HeadId;
 use meshgate_node::tunnel::{
-    self, Body, BodyError, MAX_RETAINED, Refusal, ReplayBody, StreamHeader, Tunnel, TunnelFailure, TunnelFailureKind,
+    self, Attempt, Body, BodyError, RETAIN_BODY, Refusal, Replay, StreamHeader, Tunnel, TunnelFailure,
+    TunnelFailureKind,
 };
 use tunnel_nodes::{Mesh, eventually};
 
@@ -37,8 +38,12 @@ fn head(method: &str, path: &str) -> request::Parts {
     Request::builder().method(method).uri(path).header("x-asked", "yes").body(()).unwrap().into_parts().0
 }
 
-fn full(bytes: impl Into<Bytes>) -> ReplayBody {
-    ReplayBody::new(http_body_util::Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync())
+fn replay(body: impl http_body::Body<Data = Bytes, Error = BodyError> + Send + 'static) -> Replay {
+    Replay::new(body, &std::sync::Arc::default())
+}
+
+fn full(bytes: impl Into<Bytes>) -> Replay {
+    replay(http_body_util::Full::new(bytes.into()).map_err(|never| match never {}))
 }
 
 /// A body of `count` pieces, each of `size` bytes, then trailers.
@@ -51,7 +56,7 @@ fn pieces(count: usize, size: usize) -> Body {
 }
 
 async fn get(tunnel: &Tunnel, node: &str, path: &str) -> Result<Response<Body>, TunnelFailure> {
-    tunnel.http(&node.into(), header(), &head("GET", path), &mut ReplayBody::new(tunnel::empty())).await
+    tunnel.http(&node.into(), header(), &head("GET", path), Attempt::empty()).await
 }
 
 async fn text(response: Response<Body>) -> String {
@@ -75,8 +80,9 @@ async fn a_request_and_its_response_pass() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_megabytes_stream_both_ways_at_once_with_trailers() {
     let mesh = Mesh::of(&["a", "b"]).await;
-    let mut body = ReplayBody::new(pieces(160, 64 * 1024));
-    let response = mesh.tunnel("a").http(&"b".into(), header(), &head("POST", "/echo"), &mut body).await.unwrap();
+    let body = replay(pieces(160, 64 * 1024));
+    let response =
+        mesh.tunnel("a").http(&"b".into(), header(), &head("POST", "/echo"), body.attempt().unwrap()).await.unwrap();
     let collected = tokio::time::timeout(LONG, response.into_body().collect()).await.unwrap().unwrap();
     assert_eq!(collected.trailers().unwrap()["x-sum"], "42");
     let bytes = collected.to_bytes();
@@ -90,13 +96,13 @@ async fn a_refused_request_goes_elsewhere_with_its_body_whole() {
     for (port, refusal) in
         [(1, Refusal::NotHere), (2, Refusal::Terminating), (3, Refusal::Denied), (4, Refusal::Overloaded)]
     {
-        let mut body = ReplayBody::new(pieces(30, 10_000));
+        let body = replay(pieces(30, 10_000));
         let parts = head("POST", "/echo");
-        let failure = mesh.tunnel("a").http(&"b".into(), to_port(port), &parts, &mut body).await.unwrap_err();
+        let failure =
+            mesh.tunnel("a").http(&"b".into(), to_port(port), &parts, body.attempt().unwrap()).await.unwrap_err();
         assert!(matches!(failure.kind, TunnelFailureKind::Refused(got) if got == refusal), "{failure:?}");
         assert!(failure.certainly_unsent());
-        assert!(body.rewind());
-        let response = mesh.tunnel("a").http(&"c".into(), header(), &parts, &mut body).await.unwrap();
+        let response = mesh.tunnel("a").http(&"c".into(), header(), &parts, body.attempt().unwrap()).await.unwrap();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(bytes.len(), 300_000);
         assert!(bytes.chunks(10_000).enumerate().all(|(index, part)| part.iter().all(|byte| *byte == index as u8)));
@@ -112,21 +118,21 @@ async fn no_more_is_read_from_the_client_than_can_be_kept_until_accepted() {
         counted.fetch_add(10_000, Ordering::SeqCst);
         Ok::<_, BodyError>(Frame::data(Bytes::from(vec![7; 10_000])))
     }));
-    let mut body = ReplayBody::new(StreamBody::new(frames).boxed_unsync());
+    let body = replay(StreamBody::new(frames).boxed_unsync());
     let tunnel = mesh.tunnel("a").clone();
     let waiting = mesh.node("b").host.hold_connects();
     let parts = head("POST", "/echo");
     let node = "b".into();
-    let mut request = std::pin::pin!(tunnel.http(&node, header(), &parts, &mut body));
+    let mut request = std::pin::pin!(tunnel.http(&node, header(), &parts, body.attempt().unwrap()));
     tokio::select! {
     _ = &mut request => panic!("nobody has accepted"),
-    () = eventually("the body is read as far as it may be", || read.load(Ordering::SeqCst) >= MAX_RETAINED) => {}
+    () = eventually("the body is read as far as it may be", || read.load(Ordering::SeqCst) >= RETAIN_BODY) => {}
     }
     tokio::select! {
         _ = &mut request => panic!("nobody has accepted"),
         () = tokio::time::sleep(Duration::from_millis(300)) => {}
     }
-    assert!(read.load(Ordering::SeqCst) <= MAX_RETAINED + 10_000, "{read:?}");
+    assert!(read.load(Ordering::SeqCst) <= RETAIN_BODY + 10_000, "{read:?}");
     drop(waiting);
     let response = request.await.unwrap();
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 1_000_000);
@@ -166,12 +172,11 @@ async fn a_request_that_waits_when_its_peer_dies_can_be_sent_again() {
     let _held = mesh.node("b").host.hold_connects();
     let tunnel = mesh.tunnel("a").clone();
     let request = tokio::spawn(async move {
-        let mut body = full("precious");
+        let body = full("precious");
         let parts = head("POST", "/echo");
-        let failure = tunnel.http(&"b".into(), header(), &parts, &mut body).await.unwrap_err();
+        let failure = tunnel.http(&"b".into(), header(), &parts, body.attempt().unwrap()).await.unwrap_err();
         assert!(!failure.accepted && !failure.certainly_unsent(), "{failure:?}");
-        assert!(body.rewind());
-        text(tunnel.http(&"c".into(), header(), &parts, &mut body).await.unwrap()).await
+        text(tunnel.http(&"c".into(), header(), &parts, body.attempt().unwrap()).await.unwrap()).await
     });
     eventually("the request is there", || mesh.node("b").host.connects.load(Ordering::SeqCst) == 1).await;
     mesh.kill("b");
@@ -201,8 +206,8 @@ async fn the_host_drops_its_upstream_when_the_client_goes() {
     eventually("the waiting upstream is dropped", || dropped() == 2).await;
     // A client's body that breaks off must not look whole to the pod.
     let frames = [Ok(Frame::data(Bytes::from_static(b"half"))), Err(BodyError::from("client gone"))];
-    let mut body = ReplayBody::new(StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync());
-    let result = mesh.tunnel("a").http(&"b".into(), header(), &head("POST", "/count"), &mut body).await;
+    let body = replay(StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync());
+    let result = mesh.tunnel("a").http(&"b".into(), header(), &head("POST", "/count"), body.attempt().unwrap()).await;
     assert!(result.is_err(), "{:?}", result.map(|response| response.status()));
 }
 
@@ -239,8 +244,12 @@ async fn stalled_readers_do_not_stop_other_streams() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     for _ in 0..20 {
-        let mut body = ReplayBody::new(pieces(10, 64 * 1024));
-        let response = mesh.tunnel("a").http(&"b".into(), header(), &head("POST", "/echo"), &mut body).await.unwrap();
+        let body = replay(pieces(10, 64 * 1024));
+        let response = mesh
+            .tunnel("a")
+            .http(&"b".into(), header(), &head("POST", "/echo"), body.attempt().unwrap())
+            .await
+            .unwrap();
         let read = tokio::time::timeout(LONG, response.into_body().collect()).await.expect("not stopped").unwrap();
         assert_eq!(read.to_bytes().len(), 640 * 1024);
     }
@@ -254,8 +263,9 @@ async fn a_thousand_requests_at_once() {
         .map(|index| {
             let tunnel = mesh.tunnel("a").clone();
             tokio::spawn(async move {
-                let mut body = full(format!("body {index}"));
-                let response = tunnel.http(&"b".into(), header(), &head("POST", "/echo"), &mut body).await.unwrap();
+                let body = full(format!("body {index}"));
+                let response =
+                    tunnel.http(&"b".into(), header(), &head("POST", "/echo"), body.attempt().unwrap()).await.unwrap();
                 assert_eq!(text(response).await, format!("body {index}"));
             })
         })

@@ -123,6 +123,15 @@ pub const ALL_REFUSED: Answer = Answer::error(
     "no endpoint of the backend Service accepted the request; nothing was sent, a retry is safe",
 );
 
+/// The client broke off. No fault of a backend.
+pub const CLIENT_BROKEN: Answer = Answer {
+    status: StatusCode::BAD_REQUEST,
+    reason: "client_broken",
+    location: None,
+    close: true,
+    text: "the request's body broke off or is not valid HTTP; the backend may have seen its start",
+};
+
 /// The backend broke off.
 pub const UPSTREAM_BROKEN: Answer = Answer::error(
     StatusCode::BAD_GATEWAY,

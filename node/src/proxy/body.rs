@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::clean;
 use super::exchange::{Exchange, InFlight};
 use super::pool::PooledBody;
 use super::timer::Deadline;
@@ -94,7 +95,7 @@ impl Body for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = self.inner.poll_frame(cx);
+        let polled = clean(self.inner.poll_frame(cx));
         match &polled {
             Poll::Pending if self.late(cx) => {
                 self.broke("timeout");

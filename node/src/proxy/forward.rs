@@ -22,10 +22,9 @@ use super::handle::own;
 use super::metrics::{OK, Via};
 use super::pool::{RequestBody, SendError, Target};
 use super::remote::RemoteError;
-use super::replay::Replay;
 use super::timer::Deadline;
 use crate::identity::NodeName;
-use crate::tunnel::{Refusal, StreamHeader};
+use crate::tunnel::{Attempt, Refusal, Replay, StreamHeader};
 
 /// Endpoints that are tried for one request.
 const MAX_ATTEMPTS: usize = 3;
@@ -121,7 +120,7 @@ pub async fn forward(forward: Forward<'_>, mut exchange: Exchange) -> Response<R
             return own(forward.context, exchange, &tried.last.unwrap_or(answer::NO_ENDPOINTS));
         };
         let Some(request) = forward.request() else {
-            return own(forward.context, exchange, &answer::UPSTREAM_BROKEN);
+            return own(forward.context, exchange, &forward.broken());
         };
         exchange.sends(endpoint, via);
         let in_flight = InFlight::new(&endpoint.state);
@@ -189,10 +188,8 @@ impl<'a> Forward<'a> {
     }
 
     /// The request from its start, if that is still there.
-    fn request(&self) -> Option<Request<RequestBody>> {
-        let attempt = self.body.attempt()?;
-        let body = if self.body.is_empty() { RequestBody::Empty } else { RequestBody::Attempt(attempt) };
-        let mut request = Request::new(body);
+    fn request(&self) -> Option<Request<Attempt>> {
+        let mut request = Request::new(self.body.attempt()?);
         *request.method_mut() = self.parts.method.clone();
         *request.uri_mut() = self.parts.uri.clone();
         *request.version_mut() = Version::HTTP_11;
@@ -200,7 +197,7 @@ impl<'a> Forward<'a> {
         Some(request)
     }
 
-    async fn attempt(&self, endpoint: &Endpoint, via: Via, dial: bool, request: Request<RequestBody>) -> Attempted {
+    async fn attempt(&self, endpoint: &Endpoint, via: Via, dial: bool, request: Request<Attempt>) -> Attempted {
         let deadline = self.head_deadline().map(|at| self.local.timer.at(at));
         let attempt = async {
             match (via, &endpoint.node) {
@@ -211,12 +208,12 @@ impl<'a> Forward<'a> {
         before(deadline, attempt).await.unwrap_or(Err(Failed::Late))
     }
 
-    async fn direct(&self, endpoint: &Endpoint, dial: bool, request: Request<RequestBody>) -> Attempted {
+    async fn direct(&self, endpoint: &Endpoint, dial: bool, request: Request<Attempt>) -> Attempted {
         let target = Target { address: endpoint.address, app: self.port.app };
         let pool = &self.local.pool;
         let lease = if dial { pool.fresh(target).await } else { pool.checkout(target).await };
         let lease = lease.map_err(|_| Failed::Refused("connect"))?;
-        match lease.send(request).await {
+        match lease.send(request.map(RequestBody::from)).await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
                 Ok((parts, Inner::Pooled(body)))
@@ -230,7 +227,7 @@ impl<'a> Forward<'a> {
         }
     }
 
-    async fn remote(&self, node: NodeName, endpoint: &Endpoint, request: Request<RequestBody>) -> Attempted {
+    async fn remote(&self, node: NodeName, endpoint: &Endpoint, request: Request<Attempt>) -> Attempted {
         let header = StreamHeader { endpoint: endpoint.address, client: self.client, chosen_by: self.head };
         match self.context.remote.send(&node, header, request).await {
             Ok(response) => {
@@ -275,7 +272,7 @@ impl<'a> Forward<'a> {
             Failed::Broken { silent, reused } => {
                 let repeatable = silent && self.parts.method.is_safe() && self.body.is_empty();
                 if !repeatable || !self.local.retries.withdraw() {
-                    return Some(answer::UPSTREAM_BROKEN);
+                    return Some(self.broken());
                 }
                 if reused {
                     tried.redial(endpoint, via);
@@ -292,6 +289,11 @@ impl<'a> Forward<'a> {
         None
     }
 
+    /// Says who broke off.
+    fn broken(&self) -> Answer {
+        if self.body.broke() { answer::CLIENT_BROKEN } else { answer::UPSTREAM_BROKEN }
+    }
+
     fn answer(
         &self,
         via: Via,
@@ -301,6 +303,11 @@ impl<'a> Forward<'a> {
         mut exchange: Exchange,
     ) -> Response<ResponseBody> {
         self.body.forget();
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            // `sanitize` lets no request ask for it.
+            tracing::debug!("a backend switched protocols unasked");
+            return own(self.context, exchange, &answer::RESPONSE_REFUSED);
+        }
         if let Err(refused) = sanitize::response(&mut parts) {
             tracing::debug!(reason = refused.reason, "a backend's answer was refused");
             return own(self.context, exchange, &answer::RESPONSE_REFUSED);

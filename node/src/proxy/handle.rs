@@ -14,7 +14,7 @@ use super::context::{ConnectionInfo, Local, ProxyContext};
 use super::exchange::Exchange;
 use super::forward::{self, Forward};
 use super::plan::{self, Plan};
-use super::replay::Replay;
+use crate::tunnel::Replay;
 
 /// In a request's extensions: it came with two framings, one of which the codec dropped.
 #[derive(Clone, Copy, Debug)]

@@ -15,9 +15,8 @@ use tokio::sync::watch;
 
 use super::context::ProxyContext;
 use super::pool::{Lease, Pool, RequestBody, SendError, Target};
-use super::replay::Replay;
 use crate::identity::NodeName;
-use crate::tunnel::{Body, BodyError, Host, Hosted, Refusal, StreamHeader};
+use crate::tunnel::{Body, BodyError, Host, Hosted, Refusal, Replay, StreamHeader};
 
 /// How long a request waits for the head that its sender decided by.
 const WAIT_FOR_HEAD: Duration = Duration::from_secs(2);
@@ -144,9 +143,7 @@ fn may_repeat(failed: &SendError, safe: bool) -> bool {
 }
 
 fn with_body(parts: &http::request::Parts, replay: &Replay) -> Option<Request<RequestBody>> {
-    let attempt = replay.attempt()?;
-    let body = if replay.is_empty() { RequestBody::Empty } else { RequestBody::Attempt(attempt) };
-    Some(Request::from_parts(parts.clone(), body))
+    Some(Request::from_parts(parts.clone(), RequestBody::from(replay.attempt()?)))
 }
 
 fn boxed(response: Response<super::pool::PooledBody>) -> Response<Body> {

@@ -21,7 +21,6 @@ pub mod metrics;
 mod plan;
 pub mod pool;
 mod remote;
-mod replay;
 mod retry;
 mod timer;
 mod view;
@@ -34,10 +33,24 @@ pub use handle::{FramedTwice, handle};
 pub use host::PodHost;
 pub use metrics::{ProxyMetrics, Totals};
 pub use remote::{Remote, RemoteError};
-pub use replay::Replay;
 pub use timer::{CoarseTimer, Deadline, TICK};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use bytes::Bytes;
+use http_body::Frame;
+use meshgate_core::sanitize;
+
+/// What was read of a body, without the trailers that may only stand in a head.
+fn clean<E>(polled: Poll<Option<Result<Frame<Bytes>, E>>>) -> Poll<Option<Result<Frame<Bytes>, E>>> {
+    polled.map_ok(|mut frame| {
+        if let Some(trailers) = frame.trailers_mut() {
+            sanitize::trailers(trailers);
+        }
+        frame
+    })
+}
 
 /// Locks; what a panicked thread left behind is used as it is.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -2,11 +2,9 @@
 
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
-use http_body_util::BodyExt;
 
-use super::pool::RequestBody;
 use crate::identity::NodeName;
-use crate::tunnel::{Body, BodyError, Refusal, ReplayBody, StreamHeader, Tunnel, TunnelFailure, TunnelFailureKind};
+use crate::tunnel::{Attempt, Body, BodyError, Refusal, StreamHeader, Tunnel, TunnelFailure, TunnelFailureKind};
 
 /// Reaches pods of other nodes through their peers.
 pub trait Remote: Send + Sync + 'static {
@@ -16,7 +14,7 @@ pub trait Remote: Send + Sync + 'static {
         &self,
         node: &NodeName,
         header: StreamHeader,
-        request: Request<RequestBody>,
+        request: Request<Attempt>,
     ) -> BoxFuture<'static, Result<Response<Body>, RemoteError>>;
 }
 
@@ -36,13 +34,12 @@ impl Remote for Tunnel {
         &self,
         node: &NodeName,
         header: StreamHeader,
-        request: Request<RequestBody>,
+        request: Request<Attempt>,
     ) -> BoxFuture<'static, Result<Response<Body>, RemoteError>> {
         let (tunnel, node) = (self.clone(), node.clone());
         Box::pin(async move {
             let (head, body) = request.into_parts();
-            let mut body = ReplayBody::new(body.boxed_unsync());
-            tunnel.http(&node, header, &head, &mut body).await.map_err(RemoteError::from)
+            tunnel.http(&node, header, &head, body).await.map_err(RemoteError::from)
         })
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::frame::{CLIENT_GONE, FrameReader, FrameWriter, GIVEN_UP, Incoming, Kind, StreamError, TOO_LATE};
 use super::peers::{Peer, Slot};
 use super::runner::Dial;
-use super::{Body, BodyError, Refusal, ReplayBody, StreamHeader, Tunnel, TunnelFailure, TunnelFailureKind, codec};
+use super::{Attempt, Body, BodyError, Refusal, StreamHeader, Tunnel, TunnelFailure, TunnelFailureKind, codec};
 use crate::identity::NodeName;
 
 /// How long a request waits for a connection to be dialled.
@@ -36,14 +36,14 @@ impl Tunnel {
     /// Sends a request to the endpoint on `node`.
     ///
     /// The head and what `body` can keep go at once; the rest once the host has accepted. On a
-    /// failure before that, [`ReplayBody::rewind`] makes `body` ready for another attempt. Dropping
-    /// the future or the response's body resets the stream, and the host drops its upstream.
+    /// failure before that, another attempt may be made. Dropping the future or the response's
+    /// body resets the stream, and the host drops its upstream.
     pub async fn http(
         &self,
         node: &NodeName,
         header: StreamHeader,
         head: &request::Parts,
-        body: &mut ReplayBody,
+        body: Attempt,
     ) -> Result<Response<Body>, TunnelFailure> {
         let result = self.exchange(node, header, head, body).await;
         if let Err(failure) = &result {
@@ -57,7 +57,7 @@ impl Tunnel {
         node: &NodeName,
         header: StreamHeader,
         head: &request::Parts,
-        body: &mut ReplayBody,
+        mut body: Attempt,
     ) -> Result<Response<Body>, TunnelFailure> {
         let (slot, send, receive) = self.open(node).await.map_err(|kind| TunnelFailure { kind, accepted: false })?;
         let mut writer = FrameWriter::new(send, CLIENT_GONE);
@@ -70,9 +70,8 @@ impl Tunnel {
         if ended {
             upload.writer.queue_end();
         }
-        accepted(&slot, &mut upload, &mut reader, body).await?;
-        let rest = body.commit();
-        let upload = upload.spawn(rest);
+        accepted(&slot, &mut upload, &mut reader, &mut body).await?;
+        let upload = upload.spawn(body.commit());
         respond(reader, slot, upload)
             .await
             .map_err(|error| TunnelFailure { kind: TunnelFailureKind::Broken(error.to_string()), accepted: true })
@@ -155,7 +154,7 @@ enum PumpError {
 impl Upload {
     /// Sends what is queued and what `body` can keep; returns when there is no more of either.
     /// May be cancelled: what was taken from the body is queued before anything is awaited.
-    async fn pump(&mut self, body: &mut ReplayBody) -> Result<(), PumpError> {
+    async fn pump(&mut self, body: &mut Attempt) -> Result<(), PumpError> {
         loop {
             if self.ended {
                 return self.writer.finish().await.map_err(PumpError::Stream);
@@ -181,7 +180,10 @@ impl Upload {
     }
 
     /// Sends the rest beside the response. The task ends with the request, or by its handle.
-    fn spawn(mut self, mut rest: Body) -> Option<AbortOnDrop> {
+    fn spawn<B>(mut self, mut rest: B) -> Option<AbortOnDrop>
+    where
+        B: http_body::Body<Data = Bytes, Error = BodyError> + Send + Unpin + 'static,
+    {
         if self.writer.is_done() {
             return None;
         }
@@ -211,7 +213,7 @@ async fn accepted(
     slot: &Slot,
     upload: &mut Upload,
     reader: &mut FrameReader,
-    body: &mut ReplayBody,
+    body: &mut Attempt,
 ) -> Result<(), TunnelFailure> {
     let fail = |kind| TunnelFailure { kind, accepted: false };
     let mut pump = pin!(upload.pump(body));

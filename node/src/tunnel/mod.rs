@@ -35,7 +35,7 @@ use tokio::sync::mpsc;
 
 pub use gossip::{GossipChannel, MAX_GOSSIP_MESSAGE};
 pub use metrics::TunnelMetrics;
-pub use replay::{MAX_RETAINED, MAX_RETAINED_TOTAL, ReplayBody, empty};
+pub use replay::{Attempt, RETAIN_BODY, RETAIN_TOTAL, Replay, empty};
 pub use runner::TunnelRunner;
 pub use types::{PeerDirectory, TunnelConfig, TunnelError, TunnelFailure, TunnelFailureKind, TunnelStats};
 

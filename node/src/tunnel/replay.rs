@@ -1,272 +1,352 @@
-//! A request's body that can be sent again while nobody has accepted it.
+//! Request bodies that can be sent again: what was read is kept, up to a limit, until the request
+//! has arrived for good.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
-use http_body_util::BodyExt as _;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 
-use super::{Body, BodyError};
+use super::BodyError;
 
-/// What one request may keep. The frame that crosses it is still kept, then reading stops.
-pub const MAX_RETAINED: usize = 64 * 1024;
-/// What all requests of the process may keep together; beyond, bodies are not read before they
-/// are accepted, which costs a round trip and loses nothing.
-pub const MAX_RETAINED_TOTAL: usize = 64 * 1024 * 1024;
+/// Bytes kept of one body.
+pub const RETAIN_BODY: usize = 64 * 1024;
 
-static RETAINED: AtomicUsize = AtomicUsize::new(0);
+/// Bytes kept of all bodies of the process.
+pub const RETAIN_TOTAL: usize = 64 * 1024 * 1024;
 
-/// Keeps what it has yielded until [`ReplayBody::commit`], so that a refused request can be sent
-/// to another endpoint.
-pub struct ReplayBody {
-    inner: Option<Body>,
-    kept: Vec<Piece>,
-    /// How many of `kept` were yielded since the last rewind.
-    yielded: usize,
-    kept_bytes: usize,
-    /// More was yielded than could be kept: no way back.
-    overflowed: bool,
-}
-
+/// A request body that each attempt reads from its start. Cheap to clone.
 #[derive(Clone)]
-enum Piece {
-    Data(Bytes),
-    Trailers(http::HeaderMap),
+pub struct Replay(Option<Arc<Mutex<State>>>);
+
+struct State {
+    body: super::Body,
+    /// What was read, from the start.
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+    /// Nothing more is kept: the request has arrived, or the limit was reached.
+    forgotten: bool,
+    /// The body itself broke off.
+    broke: bool,
+    /// Which attempt may read.
+    turn: u64,
+    budget: Arc<AtomicUsize>,
 }
 
-impl Piece {
-    fn of(frame: &Frame<Bytes>) -> Option<Self> {
-        match (frame.data_ref(), frame.trailers_ref()) {
-            (Some(data), _) => Some(Piece::Data(data.clone())),
-            (_, Some(trailers)) => Some(Piece::Trailers(trailers.clone())),
-            _ => None,
+/// One attempt's reading of the body.
+pub struct Attempt {
+    state: Option<Arc<Mutex<State>>>,
+    turn: u64,
+    next: usize,
+    /// The end, trailers included, was returned.
+    done: bool,
+}
+
+impl Replay {
+    /// A replay of `body`; `budget` counts what all of them keep.
+    pub fn new<B>(body: B, budget: &Arc<AtomicUsize>) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyError>,
+    {
+        if body.is_end_stream() {
+            return Replay(None);
+        }
+        let body = body.map_err(Into::into).boxed_unsync();
+        Replay(Some(Arc::new(Mutex::new(State {
+            body,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            trailers: None,
+            ended: false,
+            forgotten: false,
+            broke: false,
+            turn: 0,
+            budget: Arc::clone(budget),
+        }))))
+    }
+
+    /// The body from its start; an earlier attempt can't read on. `None`: its start is gone.
+    pub fn attempt(&self) -> Option<Attempt> {
+        let Some(shared) = &self.0 else { return Some(Attempt::empty()) };
+        let mut state = lock(shared);
+        if state.forgotten {
+            return None;
+        }
+        state.turn += 1;
+        Some(Attempt { turn: state.turn, state: Some(Arc::clone(shared)), next: 0, done: false })
+    }
+
+    /// The request has arrived: nothing is kept any more.
+    pub fn forget(&self) {
+        if let Some(shared) = &self.0 {
+            lock(shared).forgotten = true;
         }
     }
 
-    fn len(&self) -> usize {
-        match self {
-            Piece::Data(data) => data.len(),
-            // Bounded by whoever read it; counted so that it is not free.
-            Piece::Trailers(trailers) => trailers.len() * 64,
-        }
+    /// The body is empty.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
     }
 
-    fn frame(self) -> Frame<Bytes> {
-        match self {
-            Piece::Data(data) => Frame::data(data),
-            Piece::Trailers(trailers) => Frame::trailers(trailers),
-        }
+    /// The body broke off: whoever sent it is to blame for what failed.
+    pub fn broke(&self) -> bool {
+        self.0.as_ref().is_some_and(|shared| lock(shared).broke)
     }
 }
 
-impl ReplayBody {
-    /// Wraps a body of which nothing was read.
-    pub fn new(body: Body) -> Self {
-        ReplayBody { inner: Some(body), kept: Vec::new(), yielded: 0, kept_bytes: 0, overflowed: false }
+impl Attempt {
+    /// An attempt at a request without a body.
+    pub fn empty() -> Self {
+        Attempt { state: None, turn: 0, next: 0, done: true }
     }
 
-    /// Starts again from the first byte. False if it can't: committed, or more was read than kept.
-    pub fn rewind(&mut self) -> bool {
-        let possible = self.inner.is_some() && !self.overflowed;
-        if possible {
-            self.yielded = 0;
-        }
-        possible
+    /// The request has no body.
+    pub fn is_empty(&self) -> bool {
+        self.state.is_none()
     }
 
     /// Whether another frame may be read without losing the way back. Who waits for `accepted`
     /// stops reading when this says no.
     pub fn has_room(&self) -> bool {
-        self.yielded < self.kept.len()
-            || (self.kept_bytes < MAX_RETAINED && RETAINED.load(Ordering::Relaxed) < MAX_RETAINED_TOTAL)
+        let Some(shared) = &self.state else { return true };
+        let state = lock(shared);
+        self.next < state.kept.len() || state.ended || !state.forgotten && state.has_room()
     }
 
-    /// Gives up the way back, and returns the part that was not yielded since the last rewind.
-    pub fn commit(&mut self) -> Body {
-        let kept = std::mem::take(&mut self.kept);
-        let rest: VecDeque<Piece> = kept.into_iter().skip(self.yielded).collect();
-        self.release();
-        let Some(inner) = self.inner.take() else {
-            return empty();
-        };
-        if rest.is_empty() { inner } else { Rest { kept: rest, inner }.boxed_unsync() }
-    }
-
-    fn keep(&mut self, frame: &Frame<Bytes>) {
-        let fits = self.kept_bytes < MAX_RETAINED && RETAINED.load(Ordering::Relaxed) < MAX_RETAINED_TOTAL;
-        match Piece::of(frame) {
-            Some(piece) if fits && !self.overflowed => {
-                self.kept_bytes += piece.len();
-                RETAINED.fetch_add(piece.len(), Ordering::Relaxed);
-                self.kept.push(piece);
-                self.yielded = self.kept.len();
-            }
-            _ => {
-                self.overflowed = true;
-                self.kept.clear();
-                self.yielded = 0;
-                self.release();
+    /// This attempt has arrived: there is no way back, and only what it has not read is kept.
+    #[must_use]
+    pub fn commit(mut self) -> Self {
+        if let Some(shared) = &self.state {
+            let mut state = lock(shared);
+            // An attempt that was taken over has nothing to give up.
+            if state.turn == self.turn {
+                state.forgotten = true;
+                state.release(self.next);
+                self.next = 0;
             }
         }
-    }
-
-    fn release(&mut self) {
-        RETAINED.fetch_sub(self.kept_bytes, Ordering::Relaxed);
-        self.kept_bytes = 0;
-        self.yielded = 0;
+        self
     }
 }
 
-impl Drop for ReplayBody {
+impl State {
+    fn has_room(&self) -> bool {
+        self.kept_bytes < RETAIN_BODY && self.budget.load(Ordering::Relaxed) < RETAIN_TOTAL
+    }
+
+    fn keep(&mut self, data: &Bytes) {
+        if self.forgotten {
+            return;
+        }
+        // The piece that crosses the limit is still kept: who stops reading there can go back.
+        if !self.has_room() {
+            self.forgotten = true;
+            self.release(self.kept.len());
+            return;
+        }
+        self.budget.fetch_add(data.len(), Ordering::Relaxed);
+        self.kept_bytes += data.len();
+        self.kept.push(data.clone());
+    }
+
+    /// The attempt has read this many pieces; once there is no way back, they are let go. Returns
+    /// the place of the next one.
+    fn read_to(&mut self, next: usize) -> usize {
+        if !self.forgotten {
+            return next;
+        }
+        self.release(next);
+        0
+    }
+
+    /// Gives the first pieces back to the budget. The attempt that reads is past them.
+    fn release(&mut self, pieces: usize) {
+        let bytes = self.kept.drain(..pieces.min(self.kept.len())).map(|data| data.len()).sum::<usize>();
+        self.budget.fetch_sub(bytes, Ordering::Relaxed);
+        self.kept_bytes -= bytes;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    let data = data.clone();
+                    self.keep(&data);
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    self.ended = true;
+                    self.trailers = Some(trailers.clone());
+                }
+            }
+            Poll::Ready(None) => self.ended = true,
+            // A body that broke off can't be sent again.
+            Poll::Ready(Some(Err(_))) => (self.forgotten, self.broke) = (true, true),
+            Poll::Pending => {}
+        }
+        polled
+    }
+}
+
+impl Drop for State {
     fn drop(&mut self) {
-        self.release();
+        self.release(self.kept.len());
     }
 }
 
-impl std::fmt::Debug for ReplayBody {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ReplayBody").field("kept_bytes", &self.kept_bytes).finish_non_exhaustive()
-    }
-}
-
-impl http_body::Body for ReplayBody {
+impl Body for Attempt {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        if let Some(piece) = this.kept.get(this.yielded) {
-            this.yielded += 1;
-            return Poll::Ready(Some(Ok(piece.clone().frame())));
+        let Some(shared) = &this.state else { return Poll::Ready(None) };
+        let mut state = lock(shared);
+        if state.turn != this.turn {
+            return Poll::Ready(Some(Err("another attempt took over".into())));
         }
-        let Some(inner) = &mut this.inner else {
+        if let Some(data) = state.kept.get(this.next).cloned() {
+            this.next = state.read_to(this.next + 1);
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if this.done {
             return Poll::Ready(None);
-        };
-        let polled = Pin::new(inner).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            this.keep(frame);
         }
+        if state.ended {
+            this.done = true;
+            return Poll::Ready(state.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        let polled = state.poll(cx);
+        this.done = state.ended;
+        let read = state.kept.len();
+        this.next = state.read_to(read);
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.yielded >= self.kept.len() && self.inner.as_ref().is_none_or(|inner| inner.is_end_stream())
+        let Some(shared) = &self.state else { return true };
+        let state = lock(shared);
+        self.done
+            || self.next >= state.kept.len() && state.trailers.is_none() && (state.ended || state.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        let kept: u64 = self.kept.iter().skip(self.yielded).map(data_len).sum();
-        add(self.inner.as_ref().map(|inner| inner.size_hint()).unwrap_or_else(|| SizeHint::with_exact(0)), kept)
-    }
-}
-
-/// What was kept and not yielded, then what was never read.
-struct Rest {
-    kept: VecDeque<Piece>,
-    inner: Body,
-}
-
-impl http_body::Body for Rest {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(piece) = self.kept.pop_front() {
-            return Poll::Ready(Some(Ok(piece.frame())));
+        let Some(shared) = &self.state else { return SizeHint::with_exact(0) };
+        let state = lock(shared);
+        let unread = state.kept.iter().skip(self.next).map(|data| data.len() as u64).sum::<u64>();
+        let rest = state.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + unread);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + unread);
         }
-        Pin::new(&mut self.inner).poll_frame(context)
+        hint
     }
-
-    fn is_end_stream(&self) -> bool {
-        self.kept.is_empty() && self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        add(self.inner.size_hint(), self.kept.iter().map(data_len).sum())
-    }
-}
-
-fn data_len(piece: &Piece) -> u64 {
-    match piece {
-        Piece::Data(data) => data.len() as u64,
-        Piece::Trailers(_) => 0,
-    }
-}
-
-fn add(hint: SizeHint, more: u64) -> SizeHint {
-    let mut sum = SizeHint::new();
-    sum.set_lower(hint.lower().saturating_add(more));
-    if let Some(upper) = hint.upper() {
-        sum.set_upper(upper.saturating_add(more));
-    }
-    sum
 }
 
 /// A body of nothing.
-pub fn empty() -> Body {
+pub fn empty() -> super::Body {
     http_body_util::Empty::new().map_err(|never: std::convert::Infallible| match never {}).boxed_unsync()
+}
+
+fn lock(shared: &Mutex<State>) -> MutexGuard<'_, State> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::{BodyExt, StreamBody};
+
     use super::*;
-    use http_body_util::StreamBody;
 
-    fn body(parts: &[&[u8]]) -> Body {
-        let frames: Vec<Result<Frame<Bytes>, BodyError>> =
-            parts.iter().map(|part| Ok(Frame::data(Bytes::copy_from_slice(part)))).collect();
-        StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync()
-    }
-
-    async fn text(body: Body) -> Vec<u8> {
-        body.collect().await.unwrap().to_bytes().to_vec()
-    }
-
-    #[tokio::test]
-    async fn rewinding_gives_the_whole_body_again() {
-        let mut replay = ReplayBody::new(body(&[b"one", b"two", b"three"]));
-        for _ in 0..3 {
-            for part in [&b"one"[..], b"two"] {
-                let frame = replay.frame().await.unwrap().unwrap();
-                assert_eq!(frame.into_data().unwrap(), part);
-            }
-            assert!(replay.rewind());
+    fn chunks(chunks: &[usize], trailers: bool) -> impl Body<Data = Bytes, Error = BodyError> + Send + 'static {
+        let mut frames: Vec<Result<Frame<Bytes>, BodyError>> =
+            chunks.iter().map(|size| Ok(Frame::data(Bytes::from(vec![b'x'; *size])))).collect();
+        if trailers {
+            frames.push(Ok(Frame::trailers(
+                [(http::header::ETAG, http::HeaderValue::from_static("t"))].into_iter().collect(),
+            )));
         }
-        assert_eq!(text(replay.commit()).await, b"onetwothree");
-        assert!(!replay.rewind(), "committed");
+        StreamBody::new(futures_util::stream::iter(frames))
     }
 
     #[tokio::test]
-    async fn committing_gives_only_what_was_not_yielded() {
-        let mut replay = ReplayBody::new(body(&[b"one", b"two", b"three"]));
-        replay.frame().await.unwrap().unwrap();
-        replay.frame().await.unwrap().unwrap();
-        assert!(replay.rewind());
-        replay.frame().await.unwrap().unwrap();
-        assert_eq!(text(replay.commit()).await, b"twothree");
+    async fn a_second_attempt_reads_everything_again() {
+        let budget = Arc::new(AtomicUsize::new(0));
+        let replay = Replay::new(chunks(&[10, 20], true), &budget);
+        let mut first = replay.attempt().unwrap();
+        assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap().len(), 10);
+        let second = replay.attempt().unwrap();
+        assert!(first.frame().await.unwrap().is_err(), "the first attempt is over");
+        let collected = second.collect().await.unwrap();
+        assert_eq!(collected.trailers().unwrap().len(), 1);
+        assert_eq!(collected.to_bytes().len(), 30);
+        let third = replay.attempt().unwrap().collect().await.unwrap();
+        assert_eq!(third.trailers().unwrap().len(), 1);
+        assert_eq!(third.to_bytes().len(), 30);
+        drop((first, replay));
+        assert_eq!(budget.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]
-    async fn there_is_no_room_and_then_no_way_back_past_the_limit() {
-        let half = vec![1; MAX_RETAINED / 2 + 1];
-        let mut replay = ReplayBody::new(body(&[&half, &half, &half]));
-        assert!(replay.has_room());
-        replay.frame().await.unwrap().unwrap();
-        assert!(replay.has_room());
-        replay.frame().await.unwrap().unwrap();
-        assert!(!replay.has_room());
-        assert!(replay.rewind(), "the frame that crosses the limit is kept");
-        for _ in 0..3 {
-            replay.frame().await.unwrap().unwrap();
+    async fn a_long_body_is_forgotten_and_read_once() {
+        let budget = Arc::new(AtomicUsize::new(0));
+        let replay = Replay::new(chunks(&[RETAIN_BODY, 1, 7], false), &budget);
+        let first = replay.attempt().unwrap();
+        assert_eq!(first.collect().await.unwrap().to_bytes().len(), RETAIN_BODY + 8);
+        assert!(replay.attempt().is_none());
+        assert_eq!(budget.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn what_has_arrived_is_not_kept() {
+        let budget = Arc::new(AtomicUsize::new(0));
+        let replay = Replay::new(chunks(&[10, 20, 30], false), &budget);
+        let _ = replay.attempt().unwrap().frame().await;
+        let mut second = replay.attempt().unwrap();
+        replay.forget();
+        assert_eq!(second.frame().await.unwrap().unwrap().into_data().unwrap().len(), 10);
+        assert_eq!(second.collect().await.unwrap().to_bytes().len(), 50);
+        assert_eq!(budget.load(Ordering::Relaxed), 0);
+        assert!(replay.attempt().is_none());
+    }
+
+    #[tokio::test]
+    async fn there_is_no_room_past_the_limit_and_the_way_back_stays() {
+        let budget = Arc::new(AtomicUsize::new(0));
+        let half = RETAIN_BODY / 2 + 1;
+        let replay = Replay::new(chunks(&[half, half, half], true), &budget);
+        let mut first = replay.attempt().unwrap();
+        for _ in 0..2 {
+            assert!(first.has_room());
+            first.frame().await.unwrap().unwrap();
         }
-        assert!(!replay.rewind(), "who reads on without room loses the way back");
+        assert!(!first.has_room());
+        let mut second = replay.attempt().unwrap();
+        assert!(second.has_room(), "what is kept may be read");
+        second.frame().await.unwrap().unwrap();
+        let rest = second.commit();
+        assert!(replay.attempt().is_none(), "it has arrived");
+        assert_eq!(budget.load(Ordering::Relaxed), half, "only what is unread is kept");
+        let rest = rest.collect().await.unwrap();
+        assert_eq!(rest.trailers().unwrap().len(), 1);
+        assert_eq!(rest.to_bytes().len(), 2 * half);
+        assert_eq!(budget.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_full_budget_leaves_no_room_before_a_byte_is_read() {
+        let budget = Arc::new(AtomicUsize::new(RETAIN_TOTAL));
+        let replay = Replay::new(chunks(&[1], false), &budget);
+        assert!(!replay.attempt().unwrap().has_room());
+        let again = replay.attempt().unwrap().commit();
+        assert_eq!(again.collect().await.unwrap().to_bytes().len(), 1);
+        assert!(Attempt::empty().has_room() && Attempt::empty().is_end_stream());
     }
 }

@@ -100,11 +100,13 @@ async fn answer(name: &str, request: Request<Incoming>) -> Result<Response<BoxBo
             Response::new(BodyExt::boxed(StreamBody::new(stream)))
         }
         "trailers" => {
-            let trailers: HeaderMap =
-                [(http::HeaderName::from_static("x-sum"), HeaderValue::from_static("7"))].into_iter().collect();
+            let trailers: HeaderMap = ["x-sum", "x-real-ip"]
+                .map(|name| (name.parse().unwrap(), HeaderValue::from_static("7")))
+                .into_iter()
+                .collect();
             let frames = [Ok(Frame::data(Bytes::from_static(b"body"))), Ok(Frame::trailers(trailers))];
             let mut response = Response::new(BodyExt::boxed(StreamBody::new(futures_util::stream::iter(frames))));
-            response.headers_mut().insert("trailer", HeaderValue::from_static("x-sum"));
+            response.headers_mut().insert("trailer", HeaderValue::from_static("x-sum, x-real-ip"));
             response
         }
         "hang" => std::future::pending().await,

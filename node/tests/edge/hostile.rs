@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use meshgate_core::snapshot::AppProtocol;
 
 use crate::backend::Backend;
-use crate::client::{Client, raw, read_to_end};
+use crate::client::{Client, raw, read_to_end, until};
 use crate::http::{one, one_with};
 use crate::mesh::{Options, impatient};
 use crate::resources::prefix;
@@ -105,4 +105,42 @@ async fn a_backend_that_breaks_off_is_a_502_and_its_connection_is_not_used_again
     }
     mesh.stop().await;
     backend.abort();
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_is_the_client_s_fault() {
+    let a = Backend::start("a").await;
+    let (mesh, address) = one(&[("a", &a)], vec![prefix("/", "a")]).await;
+    let head = "POST /x HTTP/1.1\r\nHost: s\r\n";
+    let answer = raw(address, format!("{head}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nZZ\r\n").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("client_broken"), "{answer}");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("{head}Content-Length: 100\r\n\r\nhalf").as_bytes()).await.unwrap();
+    until("it is asked", || a.requests() == 2).await;
+    drop(stream);
+    until("both are counted", || mesh.context.metrics.totals().requests == 2).await;
+    assert_eq!(mesh.context.metrics.totals().failed, 0);
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn a_backend_that_switches_protocols_unasked_is_not_followed() {
+    let a = Backend::start("a").await;
+    let (mut mesh, address) = one(&[("a", &a)], vec![prefix("/", "a")]).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    mesh.resources.service("a", AppProtocol::Http1, &[(listener.local_addr().unwrap(), None)]);
+    mesh.apply().await;
+    let backend = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 4096]).await;
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nraw";
+        let _ = stream.write_all(answer).await;
+        stream
+    });
+    let headers = [("upgrade", "x"), ("connection", "upgrade")];
+    let answer = Client::h1(address).await.send(Method::POST, "http://s/x", &headers, "".into()).await.unwrap();
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    assert!(answer.text().starts_with("response_refused"), "{}", answer.text());
+    drop(backend.await.unwrap());
+    mesh.stop().await;
 }

@@ -14,9 +14,8 @@ use meshgate_core::table::Table;
 use meshgate_node::drain::{self, DrainControl, Phase};
 use meshgate_node::edge::{Edge, EdgeConfig, EdgeDeps, EdgeStats, LiveReport, SocketStore};
 use meshgate_node::identity::{KeyStore, NodeName};
-use meshgate_node::proxy::pool::RequestBody;
 use meshgate_node::proxy::{AccessLog, Clock, PodHost, ProxyContext, ProxyMetrics, Remote, RemoteError};
-use meshgate_node::tunnel::{Body, Host, StreamHeader};
+use meshgate_node::tunnel::{Attempt, Body, Host, StreamHeader};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -63,7 +62,7 @@ impl Remote for NoTunnel {
         &self,
         _: &NodeName,
         _: StreamHeader,
-        _: Request<RequestBody>,
+        _: Request<Attempt>,
     ) -> BoxFuture<'static, Result<Response<Body>, RemoteError>> {
         Box::pin(async { Err(RemoteError::Unreachable("no tunnel".into())) })
     }
@@ -77,7 +76,7 @@ impl Remote for Direct {
         &self,
         node: &NodeName,
         header: StreamHeader,
-        request: Request<RequestBody>,
+        request: Request<Attempt>,
     ) -> BoxFuture<'static, Result<Response<Body>, RemoteError>> {
         let connected = self.0.connect(node, header);
         Box::pin(async move {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,9 +12,8 @@ use http::{Method, Request, Response};
 use meshgate_core::snapshot::{AppProtocol, HeadId};
 use meshgate_node::drain::{self, DrainControl, Phase};
 use meshgate_node::identity::{InstanceId, NodeIdentity, NodeName, RunDir};
-use meshgate_node::proxy::pool::RequestBody;
 use meshgate_node::proxy::{PodHost, Remote, RemoteError};
-use meshgate_node::tunnel::{Body, Host, Refusal, StreamHeader, Tunnel, TunnelConfig};
+use meshgate_node::tunnel::{Attempt, Body, Host, RETAIN_TOTAL, Refusal, StreamHeader, Tunnel, TunnelConfig};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
@@ -94,7 +94,7 @@ impl Remote for Refusing {
         &self,
         _: &NodeName,
         _: StreamHeader,
-        _: Request<RequestBody>,
+        _: Request<Attempt>,
     ) -> BoxFuture<'static, Result<Response<Body>, RemoteError>> {
         let refusal = self.0;
         Box::pin(async move { Err(RemoteError::Refused(refusal)) })
@@ -199,8 +199,16 @@ async fn the_real_tunnel_carries_bodies_both_ways_and_refusals() {
         assert_eq!((head.status.as_u16(), head.body.len()), (200, 0));
         assert_eq!(client.get("http://s/status?204").await.status, 204);
     }
+    // Where nothing may be kept, nothing is read before a host has accepted.
+    mesh.context.retained.fetch_add(RETAIN_TOTAL, Ordering::Relaxed);
+    let mut client = Client::h1(address).await;
+    for _ in 0..12 {
+        let body = Bytes::from(vec![b'f'; 200_000]);
+        let answer = client.send(Method::POST, "http://s/echo", &[], body).await.unwrap();
+        assert_eq!((answer.header("x-backend"), answer.body.len()), ("far", 200_000), "{}", answer.text());
+    }
     assert_eq!(gone.requests(), 0, "the host does not know it");
-    until("all are counted", || mesh.context.metrics.totals().tunnel == 18).await;
+    until("all are counted", || mesh.context.metrics.totals().tunnel == 30).await;
     assert!(!mesh.metrics().contains("client_gone"), "{}", mesh.metrics());
     // The peer is ending, then gone for good: its pods are dialled.
     mesh.resources.endpoints("a", &[(far.address, Some("n2"))]);

@@ -11,8 +11,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{H1, Pool};
-use crate::proxy::replay::Attempt;
-use crate::tunnel::{self, BodyError};
+use crate::proxy::clean;
+use crate::tunnel::{self, Attempt, BodyError};
 
 /// A request's body.
 pub enum RequestBody {
@@ -24,6 +24,12 @@ pub enum RequestBody {
     Other(tunnel::Body),
 }
 
+impl From<Attempt> for RequestBody {
+    fn from(attempt: Attempt) -> Self {
+        if attempt.is_empty() { RequestBody::Empty } else { RequestBody::Attempt(attempt) }
+    }
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
@@ -31,8 +37,8 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             RequestBody::Empty => Poll::Ready(None),
-            RequestBody::Attempt(body) => Pin::new(body).poll_frame(cx),
-            RequestBody::Other(body) => Pin::new(body).poll_frame(cx),
+            RequestBody::Attempt(body) => clean(Pin::new(body).poll_frame(cx)),
+            RequestBody::Other(body) => clean(Pin::new(body).poll_frame(cx)),
         }
     }
 
@@ -124,5 +130,35 @@ impl Body for PooledBody {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use http::{HeaderMap, HeaderValue};
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+    use crate::tunnel::Replay;
+
+    fn with_trailers() -> tunnel::Body {
+        let mut trailers = HeaderMap::new();
+        for name in ["x-sum", "authorization", "x-forwarded-for", "content-length"] {
+            trailers.insert(name, HeaderValue::from_static("7"));
+        }
+        let frames = [Ok(Frame::data(Bytes::from_static(b"body"))), Ok::<_, BodyError>(Frame::trailers(trailers))];
+        StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync()
+    }
+
+    #[tokio::test]
+    async fn trailers_bring_a_pod_nothing_that_belongs_in_a_head() {
+        let replay = Replay::new(with_trailers(), &Arc::new(AtomicUsize::new(0)));
+        for body in [RequestBody::Attempt(replay.attempt().unwrap()), RequestBody::Other(with_trailers())] {
+            let collected = body.collect().await.unwrap();
+            let names: Vec<_> = collected.trailers().unwrap().keys().collect();
+            assert_eq!(names, ["x-sum"]);
+        }
     }
 }
