@@ -222,7 +222,8 @@ pub(super) fn accept(
 }
 
 /// Forgets listeners' keys that no table has needed for a while. A key that the reconciler has just
-/// put there for the next head is not touched.
+/// put there for the next head is not touched; one that a head needs again at this very moment is
+/// fetched again by the replica.
 pub(super) async fn drop_unused_keys(
     keys: Arc<KeyStore>,
     applied: watch::Receiver<Option<Arc<Applied>>>,
@@ -240,8 +241,7 @@ pub(super) async fn drop_unused_keys(
         let unused: BTreeSet<[u8; 32]> = held.difference(&needed).copied().collect();
         let dropped: BTreeSet<[u8; 32]> = unused.intersection(&unused_before).copied().collect();
         if !dropped.is_empty() {
-            let wanted: Vec<[u8; 32]> = held.difference(&dropped).copied().collect();
-            keys.retain(&wanted);
+            keys.forget(&dropped);
         }
         unused_before = unused;
     }
