@@ -68,7 +68,7 @@ pub(super) async fn build(
     let mut handles = Vec::new();
     let proxy = base.proxy(&mesh.replica, &tunnel, &members, tasks, &mut handles)?;
     let host = PodHost::new(Arc::clone(&proxy), head.clone());
-    handles.push(wiring::tunnel_thread(tunnel_runner, host, drain.clone())?);
+    handles.push(wiring::tunnel_thread(tasks, tunnel_runner, host, drain.clone())?);
     let edge = base.edge(Arc::clone(&proxy), head)?;
     let edge_live = edge.live.clone();
     wiring::follow_live(tasks, edge_live.clone(), mesh.replica.applied.clone(), live_sender);
@@ -111,7 +111,7 @@ pub(super) async fn build(
         surroundings: Arc::new(glue::DataPath { live: edge_live, tunnel, metrics: Arc::clone(&proxy.metrics) }),
     };
     let health = Health { telemetry: base.telemetry, readiness };
-    handles.push(wiring::admin_thread(config, admin, health, drain.clone())?);
+    handles.push(wiring::admin_thread(tasks, config, admin, health, drain.clone())?);
     Ok(Threads { handles, edge_done })
 }
 
@@ -203,7 +203,8 @@ impl<'a> Base<'a> {
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} (replication)"))?;
         tasks.spawn_ok("replica", parts.replica.run(self.drain.clone()));
         tasks.spawn_ok("sync client", parts.client.run(self.drain.clone()));
-        tasks.spawn_ok("sync server", parts.server.run(wiring::accept(incoming, tls), self.drain.clone()));
+        let incoming = wiring::accept(tasks, incoming, tls);
+        tasks.spawn_ok("sync server", parts.server.run(incoming, self.drain.clone()));
         Ok(Mesh { replica, forward, caller, verifier })
     }
 

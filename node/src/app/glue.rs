@@ -103,7 +103,8 @@ impl KeyFetcher {
         hashes.iter().filter(|hash| self.keys.get(hash).is_none()).copied().collect()
     }
 
-    /// Whom to ask: who sent the head, the leader, then everybody else.
+    /// Whom to ask: who sent the head, the leader, then everybody else by chance, so that the same
+    /// few who don't answer do not use up each attempt.
     fn sources(&self, source: Option<&NodeName>) -> Vec<(NodeName, SocketAddr)> {
         let members = self.members.borrow().clone();
         let leader = members.leader().map(|claim| claim.node);
@@ -112,7 +113,9 @@ impl KeyFetcher {
             .filter(|member| member.alive && member.facts.node != self.own)
             .map(|member| (member.facts.node.clone(), member.facts.sync))
             .collect();
-        sources.sort_by_key(|(node, _)| (Some(node) != source, Some(node) != leader.as_ref(), node.clone()));
+        sources.sort_by_cached_key(|(node, _)| {
+            (Some(node) != source, Some(node) != leader.as_ref(), rand::random::<u64>())
+        });
         sources
     }
 

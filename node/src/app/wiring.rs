@@ -15,7 +15,7 @@ use meshgate_core::snapshot::{HeadId, Key, Kind, Resource};
 use meshgate_core::table::Held;
 use meshgate_wire::{Snapshot, decode};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{debug, error};
@@ -37,6 +37,9 @@ const MAX_HANDSHAKES: usize = 64;
 
 /// A listener key that no table has needed for this long is forgotten.
 const KEY_GRACE: Duration = Duration::from_secs(2);
+
+/// How long calls of the admin API may go on once everything is cut.
+const ADMIN_END: Duration = Duration::from_secs(1);
 
 /// Where gossip is greeted first.
 pub(super) fn seeds(config: &Config) -> Vec<SocketAddr> {
@@ -186,10 +189,14 @@ pub(super) fn expected(
 }
 
 /// Accepts replication connections and performs their handshakes side by side.
-pub(super) fn accept(listener: TcpListener, tls: MeshTls) -> impl Stream<Item = (BoxedIo, NodeName)> + Send + Unpin {
+pub(super) fn accept(
+    tasks: &mut Tasks,
+    listener: TcpListener,
+    tls: MeshTls,
+) -> impl Stream<Item = (BoxedIo, NodeName)> + Send + Unpin + 'static {
     let (ready, connections) = mpsc::channel(MAX_HANDSHAKES);
     // Ends when the server drops the stream.
-    tokio::spawn(async move {
+    tasks.spawn_ok("sync accept", async move {
         let mut handshakes = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -245,7 +252,8 @@ pub(super) async fn informed(
 }
 
 /// Forgets listeners' keys that no table has needed for a while. A key that the reconciler has just
-/// put there for the next head is not touched.
+/// put there for the next head is not touched; one that a head needs again at this very moment is
+/// fetched again by the replica.
 pub(super) async fn drop_unused_keys(
     keys: Arc<KeyStore>,
     applied: watch::Receiver<Option<Arc<Applied>>>,
@@ -263,8 +271,7 @@ pub(super) async fn drop_unused_keys(
         let unused: BTreeSet<[u8; 32]> = held.difference(&needed).copied().collect();
         let dropped: BTreeSet<[u8; 32]> = unused.intersection(&unused_before).copied().collect();
         if !dropped.is_empty() {
-            let wanted: Vec<[u8; 32]> = held.difference(&dropped).copied().collect();
-            keys.retain(&wanted);
+            keys.forget(&dropped);
         }
         unused_before = unused;
     }
@@ -275,7 +282,11 @@ pub(super) fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow:
     std::thread::Builder::new().name(name.to_owned()).spawn(run).with_context(|| format!("cannot start thread {name}"))
 }
 
+/// A thread with a runtime of its own. When it breaks, or ends before the process does, `tasks`
+/// have broken.
 fn with_runtime(
+    tasks: &mut Tasks,
+    drain: Drain,
     name: &'static str,
     future: impl FnOnce() -> BoxFuture<'static, anyhow::Result<()>> + Send + 'static,
 ) -> anyhow::Result<JoinHandle<()>> {
@@ -283,16 +294,31 @@ fn with_runtime(
         .enable_all()
         .build()
         .with_context(|| format!("cannot make the runtime of {name}"))?;
-    thread(name, move || {
-        if let Err(error) = runtime.block_on(future()) {
+    let (end, ended) = oneshot::channel();
+    let handle = thread(name, move || {
+        let result = runtime.block_on(future());
+        if let Err(error) = &result {
             error!("{name}: {error:#}");
         }
-    })
+        // Err: the process is ending.
+        let _ = end.send(result);
+    })?;
+    tasks.spawn(name, async move {
+        ended.await.unwrap_or_else(|_| Err(anyhow::anyhow!("its thread panicked")))?;
+        anyhow::ensure!(drain.phase() >= Phase::Draining, "its thread ended");
+        Ok(())
+    });
+    Ok(handle)
 }
 
 /// The tunnel has a runtime of its own.
-pub(super) fn tunnel_thread(runner: TunnelRunner, host: PodHost, drain: Drain) -> anyhow::Result<JoinHandle<()>> {
-    with_runtime("tunnel", move || {
+pub(super) fn tunnel_thread(
+    tasks: &mut Tasks,
+    runner: TunnelRunner,
+    host: PodHost,
+    drain: Drain,
+) -> anyhow::Result<JoinHandle<()>> {
+    with_runtime(tasks, drain.clone(), "tunnel", move || {
         Box::pin(async move {
             let maintenance = host.maintain();
             tokio::select! {
@@ -305,6 +331,7 @@ pub(super) fn tunnel_thread(runner: TunnelRunner, host: PodHost, drain: Drain) -
 
 /// Admin API, metrics and health have a runtime of their own: they must not disturb the data path.
 pub(super) fn admin_thread(
+    tasks: &mut Tasks,
     config: &Config,
     context: AdminContext,
     health: Health,
@@ -319,12 +346,49 @@ pub(super) fn admin_thread(
     };
     let api = listen(config.ports.admin, "admin API")?;
     let metrics = listen(config.ports.metrics, "metrics and health")?;
-    with_runtime("admin", move || {
+    with_runtime(tasks, drain.clone(), "admin", move || {
         Box::pin(async move {
             let (api, metrics) = (TcpListener::from_std(api)?, TcpListener::from_std(metrics)?);
             let health = admin::http::serve(metrics, health, drain.clone());
-            let (served, ()) = tokio::join!(admin::service::serve(Arc::new(context), api, drain), health);
-            served
+            let serving = async {
+                let (served, ()) = tokio::join!(admin::service::serve(Arc::new(context), api, drain.clone()), health);
+                served
+            };
+            let cut = async {
+                drain.reached(Phase::Cut).await;
+                tokio::time::sleep(ADMIN_END).await;
+            };
+            tokio::select! {
+                served = serving => served,
+                // A call that waits for long must not hold up the end of the process.
+                () = cut => Ok(()),
+            }
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drain;
+
+    async fn broken(phase: Phase, future: impl Future<Output = anyhow::Result<()>> + Send + 'static) -> Option<String> {
+        let (control, drain) = drain::channel();
+        control.advance(phase);
+        let mut tasks = Tasks { set: JoinSet::new() };
+        let handle = with_runtime(&mut tasks, drain, "part", move || Box::pin(future)).unwrap();
+        let _ = tokio::task::spawn_blocking(move || handle.join()).await.unwrap();
+        let error = tokio::time::timeout(Duration::from_millis(200), tasks.broken()).await.ok()?;
+        Some(format!("{error:#}"))
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_ends_early_breaks_the_process() {
+        let failing = async { anyhow::bail!("it failed") };
+        assert_eq!(broken(Phase::Serving, failing).await.as_deref(), Some("part: it failed"));
+        assert_eq!(broken(Phase::Serving, async { Ok(()) }).await.as_deref(), Some("part: its thread ended"));
+        let panicking = async { panic!("on purpose") };
+        assert_eq!(broken(Phase::Lead, panicking).await.as_deref(), Some("part: its thread panicked"));
+        assert_eq!(broken(Phase::Cut, async { Ok(()) }).await, None);
+    }
 }

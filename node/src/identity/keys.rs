@@ -1,7 +1,7 @@
 //! Private keys of listeners, by the hash of their public key: in memory, and on tmpfs so that a
 //! restart of the process keeps them. Never in a snapshot.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -103,11 +103,11 @@ impl KeyStore {
         PrivateKeyDer::try_from(der.0.as_slice()).ok().map(|key| key.clone_key())
     }
 
-    /// Removes all others, from memory and from disk.
-    pub fn retain(&self, wanted: &[KeyHash]) {
+    /// Removes these, from memory and from disk. Others that come meanwhile stay.
+    pub fn forget(&self, unwanted: &BTreeSet<KeyHash>) {
         let gone: Vec<KeyHash> = {
             let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-            keys.extract_if(|hash, _| !wanted.contains(hash)).map(|(hash, _)| hash).collect()
+            keys.extract_if(|hash, _| unwanted.contains(hash)).map(|(hash, _)| hash).collect()
         };
         for hash in gone {
             let path = self.path(&hash);

@@ -271,9 +271,12 @@ impl Replica {
         self.metrics.missing_keys.set(gauge(self.missing_keys.len()));
     }
 
-    /// The result of a later attempt to get missing keys.
-    pub(super) fn still_missing(&mut self, missing: Vec<[u8; 32]>) {
-        self.missing_keys = missing;
+    /// What a look for keys found.
+    pub(super) fn looked(&mut self, look: KeyLook) {
+        let KeyLook { asked, missing } = look;
+        // Meanwhile others may have come to be missing.
+        self.missing_keys.retain(|hash| !asked.contains(hash));
+        self.missing_keys.extend(missing);
         self.prune_missing_keys();
     }
 
@@ -291,8 +294,28 @@ impl Replica {
     }
 }
 
-/// Asks for missing keys, not for ever.
-pub(super) async fn retry_keys(ensurer: Arc<dyn KeyEnsurer>, missing: Vec<[u8; 32]>, delay: Duration) -> Vec<[u8; 32]> {
+/// Which keys a look was for, and which of them are missing.
+pub(super) struct KeyLook {
+    asked: BTreeSet<[u8; 32]>,
+    missing: Vec<[u8; 32]>,
+}
+
+/// Looks whether the keys of all certificates in the table are here, and asks for those that are
+/// not: one may have been dropped as unused just before the table that needs it was swapped in.
+pub(super) async fn look_for_keys(
+    ensurer: Arc<dyn KeyEnsurer>,
+    table: Arc<ArcSwap<Table>>,
+    delay: Duration,
+) -> KeyLook {
     tokio::time::sleep(delay).await;
-    tokio::time::timeout(KEYS_WAIT, ensurer.ensure(&missing, None)).await.unwrap_or(missing)
+    let asked: BTreeSet<[u8; 32]> = table.load_full().certificates().map(|(_, one)| one.key_hash).collect();
+    if asked.is_empty() {
+        return KeyLook { asked, missing: Vec::new() };
+    }
+    let hashes: Vec<[u8; 32]> = asked.iter().copied().collect();
+    match tokio::time::timeout(KEYS_WAIT, ensurer.ensure(&hashes, None)).await {
+        Ok(missing) => KeyLook { asked, missing },
+        // What was known before still holds.
+        Err(_) => KeyLook { asked: BTreeSet::new(), missing: Vec::new() },
+    }
 }

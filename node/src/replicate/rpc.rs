@@ -3,13 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use meshgate_proto::replication as pb;
 use pb::mesh_client::MeshClient;
+use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -20,8 +21,12 @@ use crate::identity::NodeName;
 /// How long a connection to a peer may take.
 const DIAL_WAIT: Duration = Duration::from_secs(2);
 
-/// How long a peer may take to hand out keys.
-const FETCH_WAIT: Duration = Duration::from_secs(2);
+/// How long a peer may take to be reached, and for each answer with keys. Short, so that a stalled
+/// peer leaves time to ask others before an apply stops waiting.
+const FETCH_WAIT: Duration = Duration::from_millis(500);
+
+/// No further keys are asked for after this long; those that came are used.
+const FETCH_TOTAL: Duration = Duration::from_secs(1);
 
 /// The largest message: a delta with room for what is around its changes.
 pub(super) const MAX_MESSAGE_BYTES: usize = 2 * MAX_DELTA_BYTES;
@@ -45,7 +50,7 @@ pub(super) async fn connect(dialer: &dyn Dialer, node: &NodeName, addr: SocketAd
         let endpoint = Endpoint::from_static("http://mesh");
         endpoint.connect_with_connector(connector).await.map_err(io::Error::other)
     };
-    let channel = tokio::time::timeout(DIAL_WAIT, connecting).await.map_err(io::Error::from)??;
+    let channel = timeout(DIAL_WAIT, connecting).await.map_err(io::Error::from)??;
     Ok(MeshClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES))
@@ -63,7 +68,8 @@ impl Caller {
         Caller { dialer }
     }
 
-    /// Private keys (hash, PKCS#8 DER) of those asked for that the peer has. Whether a key fits
+    /// Private keys (hash, PKCS#8 DER) of those asked for that the peer has; not all of many, if
+    /// that takes long. Whether a key fits
     /// its hash is the caller's to check.
     ///
     /// # Errors
@@ -74,25 +80,32 @@ impl Caller {
         addr: SocketAddr,
         key_hashes: &[[u8; 32]],
     ) -> Result<Vec<([u8; 32], Bytes)>, ForwardError> {
-        let calls = async {
-            let mut client = connect(self.dialer.as_ref(), node, addr).await.map_err(unreachable(node))?;
-            let mut found = Vec::new();
-            for hashes in key_hashes.chunks(MAX_KEYS) {
-                let key_hashes = hashes.iter().map(|hash| Bytes::copy_from_slice(hash)).collect();
-                let answer = client.fetch_keys(pb::FetchKeysRequest { key_hashes }).await.map_err(from_status)?;
-                let keys = answer.into_inner().keys.into_iter();
-                let wanted = |key: pb::PrivateKey| {
-                    let hash = <[u8; 32]>::try_from(key.key_hash.as_ref()).ok()?;
-                    hashes.contains(&hash).then_some((hash, key.der))
-                };
-                found.extend(keys.filter_map(wanted));
+        let begun = Instant::now();
+        let connecting = connect(self.dialer.as_ref(), node, addr);
+        let connected = timeout(FETCH_WAIT, connecting).await.map_err(|_| ForwardError::Timeout)?;
+        let mut client = connected.map_err(unreachable(node))?;
+        let mut found = Vec::new();
+        for hashes in key_hashes.chunks(MAX_KEYS) {
+            let key_hashes = hashes.iter().map(|hash| Bytes::copy_from_slice(hash)).collect();
+            let call = timeout(FETCH_WAIT, client.fetch_keys(pb::FetchKeysRequest { key_hashes })).await;
+            let answer = match call.map_or(Err(ForwardError::Timeout), |answer| answer.map_err(from_status)) {
+                Ok(answer) => answer.into_inner(),
+                Err(error) if found.is_empty() => return Err(error),
+                Err(_) => break,
+            };
+            let wanted = |key: pb::PrivateKey| {
+                let hash = <[u8; 32]>::try_from(key.key_hash.as_ref()).ok()?;
+                hashes.contains(&hash).then_some((hash, key.der))
+            };
+            found.extend(answer.keys.into_iter().filter_map(wanted));
+            if begun.elapsed() > FETCH_TOTAL {
+                break;
             }
-            Ok(found)
-        };
-        tokio::time::timeout(FETCH_WAIT, calls).await.unwrap_or(Err(ForwardError::Timeout))
+        }
+        Ok(found)
     }
 
-    /// Hands an admin call to a peer and waits at most `timeout` for its answer.
+    /// Hands an admin call to a peer and waits at most `within` for its answer.
     ///
     /// # Errors
     /// The peer's, or it can't be reached in time; a retry is safe.
@@ -102,14 +115,14 @@ impl Caller {
         addr: SocketAddr,
         method: &str,
         body: Bytes,
-        timeout: Duration,
+        within: Duration,
     ) -> Result<Bytes, ForwardError> {
         let call = async {
             let mut client = connect(self.dialer.as_ref(), node, addr).await.map_err(unreachable(node))?;
             let request = pb::ForwardRequest { method: method.to_owned(), body };
             Ok(client.forward(request).await.map_err(from_status)?.into_inner().body)
         };
-        tokio::time::timeout(timeout, call).await.unwrap_or(Err(ForwardError::Timeout))
+        timeout(within, call).await.unwrap_or(Err(ForwardError::Timeout))
     }
 }
 

@@ -15,7 +15,7 @@ use super::apply;
 use super::client::ClientTask;
 use super::delta_log::DeltaLog;
 use super::metrics::{Metrics, Reason};
-use super::replica::{Content, Offer, Outcome, Outlets, Published, Replica, retry_keys};
+use super::replica::{Content, KeyLook, Offer, Outcome, Outlets, Published, Replica, look_for_keys};
 use super::server::{MeshService, ServerTask};
 use super::store::Store;
 use super::types::{Applied, LiveReport, Origin, RefusedCommit, ReplicaConfig};
@@ -26,7 +26,7 @@ use crate::identity::{InstanceId, NodeName};
 const COMMITS: usize = 16;
 /// Heads of sources that may wait; there is one source at a time.
 const OFFERS: usize = 2;
-/// How often missing private keys are asked for again.
+/// How often private keys are looked for, and missing ones asked for.
 const KEYS_RETRY: Duration = Duration::from_secs(1);
 
 /// What others read, and the one way in for the reconciler.
@@ -175,24 +175,19 @@ impl ReplicaTask {
         alarm.mark_changed();
         let mut keys = self.next_keys(Duration::ZERO);
         loop {
-            let asked = self.replica.missing_keys.clone();
             tokio::select! {
                 biased;
                 () = drain.reached(Phase::Cut) => return,
                 Some(commit) = self.commits.recv() => self.commit(commit).await,
                 Some(offer) = self.offers.recv() => self.offer(offer).await,
-                missing = &mut keys => {
-                    self.replica.still_missing(missing);
+                look = &mut keys => {
+                    self.replica.looked(look);
                     keys = self.next_keys(KEYS_RETRY);
-                    continue;
                 }
                 Ok(()) = alarm.changed() => {
                     let failed = alarm.borrow_and_update().is_some();
                     self.replica.metrics.persist_failed.set(i64::from(failed));
                 }
-            }
-            if self.replica.missing_keys != asked {
-                keys = self.next_keys(KEYS_RETRY);
             }
         }
     }
@@ -229,13 +224,10 @@ impl ReplicaTask {
         }
     }
 
-    /// The next attempt to get missing keys; without any, never.
-    fn next_keys(&self, delay: Duration) -> BoxFuture<'static, Vec<[u8; 32]>> {
-        let missing = self.replica.missing_keys.clone();
-        if missing.is_empty() {
-            return Box::pin(std::future::pending());
-        }
-        Box::pin(retry_keys(Arc::clone(&self.replica.ensurer), missing, delay))
+    /// The next look whether every key is here.
+    fn next_keys(&self, delay: Duration) -> BoxFuture<'static, KeyLook> {
+        let (ensurer, table) = (Arc::clone(&self.replica.ensurer), Arc::clone(&self.replica.outlets.table));
+        Box::pin(look_for_keys(ensurer, table, delay))
     }
 }
 

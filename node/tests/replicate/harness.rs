@@ -152,8 +152,9 @@ pub struct Services {
 
 #[async_trait]
 impl KeyEnsurer for Services {
-    async fn ensure(&self, _: &[[u8; 32]], _: Option<&NodeName>) -> Vec<[u8; 32]> {
-        Vec::new()
+    async fn ensure(&self, hashes: &[[u8; 32]], _: Option<&NodeName>) -> Vec<[u8; 32]> {
+        let keys = self.keys.lock().unwrap();
+        hashes.iter().filter(|hash| !keys.contains_key(*hash)).copied().collect()
     }
 }
 

@@ -9,7 +9,9 @@ mod liars;
 
 use bytes::Bytes;
 use harness::{Leader, Peer, WAIT, dialer, put};
-use meshgate_core::snapshot::{HeadId, Key, Kind};
+use meshgate_core::snapshot::{
+    Certificate, Gateway, GatewayAddress, HeadId, HostPattern, Key, Kind, Listener, Protocol, Resource,
+};
 use meshgate_core::table::Held;
 use meshgate_node::replicate::{BindError, Caller, ForwardError, LiveReport, Origin};
 use meshgate_proto::replication as pb;
@@ -213,4 +215,37 @@ async fn a_commit_that_starts_elsewhere_is_refused() {
     let refusal = tokio::time::timeout(WAIT, refused.wait_for(Option::is_some)).await.unwrap().unwrap().clone();
     assert_eq!(refusal.unwrap().head, history.id);
     assert_eq!(leader.head(), HeadId::default());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_dropped_while_it_is_needed_is_asked_for_again() {
+    let dir = tempdir().unwrap();
+    let peer = Peer::start("a", dir.path()).await;
+    let hash = [7; 32];
+    peer.services.keys.lock().unwrap().insert(hash, Bytes::new());
+    let certificate = Key::new(Kind::Certificate, "shop", "tls");
+    let listener = Listener {
+        name: "https".to_owned(),
+        port: 443,
+        protocol: Protocol::Https,
+        hostname: HostPattern::Any,
+        certificates: vec![certificate.clone()],
+    };
+    let gateway = Gateway { generation: 1, address: GatewayAddress::Loopback(1), listeners: vec![listener] };
+    let tls = Certificate { chain: vec![vec![1]], key_hash: hash, dns_names: vec![], not_after: 0 };
+    let change = |key, resource| LeafChange { key, value: Some(meshgate_wire::encode(&resource)) };
+    let mut history = Leader::new(1);
+    let commit = history.commit(vec![
+        change(certificate, Resource::Certificate(tls)),
+        change(Key::new(Kind::Gateway, "shop", "web"), Resource::Gateway(gateway)),
+    ]);
+    peer.handles.commits.send(commit).await.unwrap();
+    peer.reaches(history.id).await;
+    assert_eq!(peer.handles.table.load().certificates().count(), 1);
+    peer.shows("meshgate_config_missing_keys 0").await;
+    // The apply has seen it; then it is gone, and no other apply looks for it.
+    peer.services.keys.lock().unwrap().clear();
+    peer.shows("meshgate_config_missing_keys 1").await;
+    peer.services.keys.lock().unwrap().insert(hash, Bytes::new());
+    peer.shows("meshgate_config_missing_keys 0").await;
 }
