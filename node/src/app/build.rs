@@ -30,6 +30,7 @@ use crate::tunnel::{GossipChannel, PeerDirectory, Tunnel, TunnelConfig, TunnelRu
 pub(super) struct Threads {
     pub handles: Vec<JoinHandle<()>>,
     pub edge_done: watch::Receiver<bool>,
+    pub tunnel: Tunnel,
 }
 
 /// What every part is built from.
@@ -108,11 +109,15 @@ pub(super) async fn build(
         caller: mesh.caller,
         verifier: mesh.verifier,
         readiness: readiness.clone(),
-        surroundings: Arc::new(glue::DataPath { live: edge_live, tunnel, metrics: Arc::clone(&proxy.metrics) }),
+        surroundings: Arc::new(glue::DataPath {
+            live: edge_live,
+            tunnel: tunnel.clone(),
+            metrics: Arc::clone(&proxy.metrics),
+        }),
     };
     let health = Health { telemetry: base.telemetry, readiness };
     handles.push(wiring::admin_thread(tasks, config, admin, health, drain.clone())?);
-    Ok(Threads { handles, edge_done })
+    Ok(Threads { handles, edge_done, tunnel })
 }
 
 /// This peer's copy of the mesh's state, and what goes with it.

@@ -86,7 +86,7 @@ async fn peer(config: Config, started: Instant, with_parent: bool) -> anyhow::Re
     if let Some(error) = &broken {
         error!("a part broke, the process ends and restarts from disk: {error:#}");
     }
-    shutdown::drain(&control, &config, threads.edge_done).await;
+    shutdown::drain(&control, &config, threads.edge_done, &threads.tunnel).await;
     let joined = tokio::time::timeout(END_WITHIN, async { while tasks.set.join_next().await.is_some() {} }).await;
     if joined.is_err() {
         error!("some tasks did not end within {END_WITHIN:?}");

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::drain::{DrainControl, Phase};
+use crate::tunnel::Tunnel;
 
 /// Returns when the process shall end: SIGTERM, SIGINT, or, where a parent holds a pipe to standard
 /// input, its end.
@@ -48,18 +49,32 @@ pub(super) async fn requested(with_parent: bool) {
     }
 }
 
-/// Drains: each phase as long as configured, the last at once when the edge has nothing left. A
-/// second signal cuts.
-pub(super) async fn drain(control: &DrainControl, config: &Config, mut edge_done: watch::Receiver<bool>) {
+/// How often a drain looks whether other peers' requests are finished.
+const HOSTED_POLL: Duration = Duration::from_millis(10);
+
+/// Drains: each phase as long as configured, the last at once when neither clients of the edge nor
+/// other peers' requests for pods of this node are left. A second signal cuts.
+pub(super) async fn drain(
+    control: &DrainControl,
+    config: &Config,
+    mut edge_done: watch::Receiver<bool>,
+    tunnel: &Tunnel,
+) {
     control.advance(Phase::Lead);
     let again = requested(false);
     tokio::pin!(again);
     let orderly = async {
         tokio::time::sleep(Duration::from_secs(config.drain_lead_seconds.into())).await;
         control.advance(Phase::Draining);
-        let finished =
-            tokio::time::timeout(Duration::from_secs(config.drain_seconds.into()), edge_done.wait_for(|done| *done));
-        if finished.await.is_err() {
+        let finished = async {
+            // Err: the edge is gone, which is as done as it gets.
+            let _ = edge_done.wait_for(|done| *done).await;
+            while tunnel.hosted() > 0 {
+                tokio::time::sleep(HOSTED_POLL).await;
+            }
+        };
+        let bound = Duration::from_secs(config.drain_seconds.into());
+        if tokio::time::timeout(bound, finished).await.is_err() {
             warn!("requests are still running after {} s: cutting them", config.drain_seconds);
         }
     };

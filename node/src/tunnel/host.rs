@@ -20,7 +20,7 @@ use crate::drain::{Drain, Phase};
 use crate::identity::NodeName;
 
 /// Streams that are served at once, over all connections of the process.
-const MAX_HOSTED: usize = 4096;
+pub(super) const MAX_HOSTED: usize = 4096;
 /// How long a stream's opening may take.
 const OPENING_LIMIT: Duration = Duration::from_secs(5);
 /// How long a connection to a pod may take, the wait for a newer head included; below the time
@@ -37,8 +37,8 @@ pub(super) struct Hosting {
 }
 
 impl Hosting {
-    pub(super) fn new(host: Arc<dyn Host>, drain: Drain, metrics: TunnelMetrics) -> Self {
-        Hosting { host, drain, metrics, room: Arc::new(Semaphore::new(MAX_HOSTED)) }
+    pub(super) fn new(host: Arc<dyn Host>, drain: Drain, metrics: TunnelMetrics, room: Arc<Semaphore>) -> Self {
+        Hosting { host, drain, metrics, room }
     }
 
     /// Serves one stream to its end.

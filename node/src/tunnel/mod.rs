@@ -31,7 +31,7 @@ use meshgate_core::snapshot::HeadId;
 
 use crate::identity::NodeName;
 use peers::Peers;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 pub use gossip::{GossipChannel, MAX_GOSSIP_MESSAGE};
 pub use metrics::TunnelMetrics;
@@ -97,12 +97,15 @@ struct Shared {
     dial: mpsc::Sender<runner::Dial>,
     metrics: TunnelMetrics,
     gso: AtomicBool,
+    /// A permit for each stream that may be served.
+    hosted: Arc<Semaphore>,
 }
 
 impl Shared {
     fn new(directory: PeerDirectory, dial: mpsc::Sender<runner::Dial>) -> Self {
         let (peers, metrics, gso) = (Peers::new(), TunnelMetrics::default(), AtomicBool::new(false));
-        Shared { peers, directory, dial, metrics, gso }
+        let hosted = Arc::new(Semaphore::new(host::MAX_HOSTED));
+        Shared { peers, directory, dial, metrics, gso, hosted }
     }
 
     fn started(&self, gso: bool) {
@@ -130,6 +133,11 @@ impl Tunnel {
     /// The connections to one node, if there are any.
     pub fn stats(&self, node: &NodeName) -> Option<TunnelStats> {
         self.shared.peers.get(node)?.stats(self.shared.gso.load(Ordering::Relaxed))
+    }
+
+    /// Streams of other peers that this node serves now: what a drain waits for.
+    pub fn hosted(&self) -> usize {
+        host::MAX_HOSTED.saturating_sub(self.shared.hosted.available_permits())
     }
 
     /// What is counted.

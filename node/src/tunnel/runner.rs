@@ -93,7 +93,7 @@ impl TunnelRunner {
         };
         let mut sending = std::pin::pin!(sending.run(gossip.outgoing));
         let serving = Serving {
-            hosting: Hosting::new(host, drain.clone(), shared.metrics.clone()),
+            hosting: Hosting::new(host, drain.clone(), shared.metrics.clone(), shared.hosted.clone()),
             gossip: gossip.incoming,
             trust: identity.trust().clone(),
         };
