@@ -29,6 +29,10 @@ use crate::tunnel::{Attempt, Refusal, Replay, StreamHeader};
 /// Endpoints that are tried for one request.
 const MAX_ATTEMPTS: usize = 3;
 
+/// As how slow an endpoint counts that refused, in nanoseconds. A refusal is quick; without this,
+/// it would make its endpoint the best one.
+const PENALTY: u64 = 1_000_000_000;
+
 /// How long an answer's head may take where the rule sets no timeout.
 const DEFAULT_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -153,10 +157,17 @@ impl<'a> Tried<'a> {
         }
     }
 
+    /// The endpoint is not asked again, and others are preferred for a while.
+    fn refused(&mut self, endpoint: &Endpoint, now: u64) {
+        endpoint.state.observe(now, PENALTY);
+        self.refused.push(endpoint.address);
+    }
+
     /// The peer takes nothing: no endpoint on its node is asked through it again.
-    fn node(&mut self, why: NodeFailure, endpoint: &'a Endpoint, port: &ServicePort) {
-        let there = port.endpoints.iter().filter(|other| other.node == endpoint.node);
-        self.refused.extend(there.map(|other| other.address));
+    fn node(&mut self, why: NodeFailure, endpoint: &'a Endpoint, port: &ServicePort, now: u64) {
+        for other in port.endpoints.iter().filter(|other| other.node == endpoint.node) {
+            self.refused(other, now);
+        }
         match why {
             NodeFailure::Draining => self.unreached = Some(endpoint),
             // What is known to run is dialled rather than what may be gone.
@@ -262,11 +273,11 @@ impl<'a> Forward<'a> {
                 exchange.again("stale");
             }
             Failed::Refused(why) => {
-                tried.refused.push(endpoint.address);
+                tried.refused(endpoint, self.context.clock.now());
                 exchange.again(why);
             }
             Failed::Node(why) => {
-                tried.node(why, endpoint, self.port);
+                tried.node(why, endpoint, self.port, self.context.clock.now());
                 exchange.again(why.name());
             }
             Failed::Broken { silent, reused } => {

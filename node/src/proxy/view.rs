@@ -13,8 +13,9 @@ use super::metrics::{ProxyMetrics, RuleMetrics};
 pub struct View {
     /// The table.
     pub table: Arc<Table>,
-    /// By gateway and address of the rule's action, which stays in place as long as the table lives.
-    rules: Mutex<HashMap<(Key, usize), Arc<RuleMetrics>>>,
+    /// By address of the rule's action, which stays in place as long as the table lives; a rule
+    /// has counters for each gateway that it is attached to.
+    rules: Mutex<HashMap<usize, Vec<(Key, Arc<RuleMetrics>)>>>,
 }
 
 impl View {
@@ -27,8 +28,12 @@ impl View {
     pub fn rule(&self, metrics: &ProxyMetrics, gateway: &Key, matched: &Matched<'_>) -> Arc<RuleMetrics> {
         let address = std::ptr::from_ref(matched.action) as usize;
         let mut rules = lock(&self.rules);
-        // Two look-ups on a miss only: the key is cloned (two reference counts) either way.
-        let entry = rules.entry((gateway.clone(), address));
-        Arc::clone(entry.or_insert_with(|| Arc::new(metrics.rule(gateway, matched.route, matched.rule))))
+        let of_rule = rules.entry(address).or_default();
+        if let Some((_, counters)) = of_rule.iter().find(|(known, _)| known == gateway) {
+            return Arc::clone(counters);
+        }
+        let counters = Arc::new(metrics.rule(gateway, matched.route, matched.rule));
+        of_rule.push((gateway.clone(), Arc::clone(&counters)));
+        counters
     }
 }

@@ -38,6 +38,22 @@ async fn another_endpoint_takes_what_one_refuses() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_refuses_at_once_is_not_the_fastest() {
+    let a = Backend::start("a").await;
+    let (mut mesh, address) = one(&[("a", &a)], vec![prefix("/", "a")]).await;
+    mesh.resources.endpoints("a", &[(refusing().await, None), (a.address, None)]);
+    mesh.apply().await;
+    let mut client = Client::h1(address).await;
+    for _ in 0..100 {
+        assert_eq!(client.get("http://s/x").await.status, 200);
+    }
+    let metrics = mesh.metrics();
+    let line = metrics.lines().find(|line| line.starts_with("meshgate_http_retries_total{reason=\"connect\""));
+    assert!(line.is_some_and(|line| line.ends_with(" 1")), "{line:?}");
+    mesh.stop().await;
+}
+
+#[tokio::test]
 async fn no_endpoint_is_a_503_that_says_so() {
     let a = Backend::start("a").await;
     let (mut mesh, address) = one(&[("a", &a)], vec![prefix("/", "a")]).await;
