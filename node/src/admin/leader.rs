@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use meshgate_core::compile::ObjectStatus;
 use meshgate_core::intent::{Finding, ObjectKind, ObjectRef, Severity};
 use meshgate_core::snapshot::{HeadId, Key};
 use meshgate_proto::admin as pb;
@@ -27,6 +28,9 @@ pub const FINDINGS: &str = "findings";
 
 /// The longest wait that a caller may ask for.
 pub const MAX_WAIT: Duration = Duration::from_secs(600);
+
+/// Reasons that an answer carries in full.
+const MAX_REASONS: usize = 10;
 
 /// How often a waiting call looks at the source's state again.
 const POLL: Duration = Duration::from_millis(20);
@@ -139,6 +143,10 @@ impl LeaderSide {
     async fn target(&self, request: &pb::WaitRequest, give_up: Instant) -> Result<Target, Box<pb::WaitResponse>> {
         let book = self.leader.book();
         if request.name.is_empty() {
+            let reasons = all_errors(&book.findings());
+            if !reasons.is_empty() {
+                return Err(Box::new(rejected(reasons)));
+            }
             let changed = book.changed_last().ok_or_else(|| Box::new(result("not_found")))?;
             return Ok(Target { changed, key: None });
         }
@@ -159,7 +167,10 @@ impl LeaderSide {
             if !book.knows(&object) {
                 return Err(Box::new(result("not_found")));
             }
-            let reasons = errors(&book.findings(), &object);
+            let mut reasons = errors(&book.findings(), &object);
+            if reasons.is_empty() && unattached(&book.statuses(), &object) {
+                reasons.push(format!("no parent accepts {object}: it is attached to nothing"));
+            }
             if !reasons.is_empty() {
                 return Err(Box::new(rejected(reasons)));
             }
@@ -274,6 +285,28 @@ fn errors(findings: &[Finding], object: &ObjectRef) -> Vec<String> {
         .iter()
         .filter(|finding| finding.severity == Severity::Error && finding.object.as_ref() == Some(object));
     of_object.map(|finding| format!("{} {}: {}", finding.code, finding.field, finding.message)).collect()
+}
+
+/// The errors of all objects, the first of them in full.
+fn all_errors(findings: &[Finding]) -> Vec<String> {
+    let errors: Vec<&Finding> = findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
+    let words = |finding: &&Finding| {
+        let object = finding.object.as_ref().map_or_else(|| finding.origin.clone(), ToString::to_string);
+        format!("{} {object} {}: {}", finding.code, finding.field, finding.message)
+    };
+    let mut reasons: Vec<String> = errors.iter().take(MAX_REASONS).map(words).collect();
+    if errors.len() > MAX_REASONS {
+        reasons.push(format!("and {} more: `meshctl analyze` shows all", errors.len() - MAX_REASONS));
+    }
+    reasons
+}
+
+/// A route that no parent accepts: nothing of it is served anywhere.
+fn unattached(statuses: &[ObjectStatus], object: &ObjectRef) -> bool {
+    let accepted = |status: &ObjectStatus| {
+        status.conditions.iter().any(|condition| condition.kind == "Accepted" && condition.status)
+    };
+    object.kind == ObjectKind::HttpRoute && !statuses.iter().any(|status| status.object == *object && accepted(status))
 }
 
 fn result(result: &str) -> pb::WaitResponse {
