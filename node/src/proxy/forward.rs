@@ -124,7 +124,9 @@ pub async fn forward(forward: Forward<'_>, mut exchange: Exchange) -> Response<R
             return own(forward.context, exchange, &tried.last.unwrap_or(answer::NO_ENDPOINTS));
         };
         let Some(body) = forward.body.attempt() else {
-            return own(forward.context, exchange, &forward.broken());
+            // Its start is gone, which is no harm where everyone has refused it.
+            let refused = tried.last.filter(|_| !forward.body.broke());
+            return own(forward.context, exchange, &refused.unwrap_or_else(|| forward.broken()));
         };
         exchange.sends(endpoint, via);
         let in_flight = InFlight::new(&endpoint.state);
