@@ -188,6 +188,8 @@ async fn failures_after_acceptance_say_so() {
     let mesh = Mesh::of(&["a", "b"]).await;
     let failure = get(mesh.tunnel("a"), "b", "/fail").await.unwrap_err();
     assert!(failure.accepted && matches!(failure.kind, TunnelFailureKind::Broken(_)), "{failure:?}");
+    let failure = get(mesh.tunnel("a"), "b", "/unsent").await.unwrap_err();
+    assert!(failure.certainly_unsent(), "{failure:?}");
     let response = get(mesh.tunnel("a"), "b", "/break").await.unwrap();
     assert!(response.into_body().collect().await.is_err(), "a broken body must not look like a whole one");
 }

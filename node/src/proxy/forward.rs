@@ -123,12 +123,14 @@ pub async fn forward(forward: Forward<'_>, mut exchange: Exchange) -> Response<R
         let Some((endpoint, via)) = forward.next(&mut tried, last) else {
             return own(forward.context, exchange, &tried.last.unwrap_or(answer::NO_ENDPOINTS));
         };
-        let Some(request) = forward.request() else {
-            return own(forward.context, exchange, &forward.broken());
+        let Some(body) = forward.body.attempt() else {
+            // Its start is gone, which is no harm where everyone has refused it.
+            let refused = tried.last.filter(|_| !forward.body.broke());
+            return own(forward.context, exchange, &refused.unwrap_or_else(|| forward.broken()));
         };
         exchange.sends(endpoint, via);
         let in_flight = InFlight::new(&endpoint.state);
-        let attempted = forward.attempt(endpoint, via, tried.dial, request).await;
+        let attempted = forward.attempt(endpoint, via, tried.dial, body).await;
         let (now, waited) = exchange.waited();
         match attempted {
             Ok((parts, inner)) => {
@@ -198,33 +200,33 @@ impl<'a> Forward<'a> {
         }
     }
 
-    /// The request from its start, if that is still there.
-    fn request(&self) -> Option<Request<Attempt>> {
-        let mut request = Request::new(self.body.attempt()?);
+    /// The request to send; what may be needed again stays.
+    fn request(&self, body: Attempt) -> Request<RequestBody> {
+        let mut request = Request::new(RequestBody::from(body));
         *request.method_mut() = self.parts.method.clone();
         *request.uri_mut() = self.parts.uri.clone();
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = self.parts.headers.clone();
-        Some(request)
+        request
     }
 
-    async fn attempt(&self, endpoint: &Endpoint, via: Via, dial: bool, request: Request<Attempt>) -> Attempted {
+    async fn attempt(&self, endpoint: &Endpoint, via: Via, dial: bool, body: Attempt) -> Attempted {
         let deadline = self.head_deadline().map(|at| self.local.timer.at(at));
         let attempt = async {
             match (via, &endpoint.node) {
-                (Via::Tunnel, Some(node)) => self.remote(NodeName(Arc::clone(node)), endpoint, request).await,
-                _ => self.direct(endpoint, dial, request).await,
+                (Via::Tunnel, Some(node)) => self.remote(NodeName(Arc::clone(node)), endpoint, body).await,
+                _ => self.direct(endpoint, dial, body).await,
             }
         };
         before(deadline, attempt).await.unwrap_or(Err(Failed::Late))
     }
 
-    async fn direct(&self, endpoint: &Endpoint, dial: bool, request: Request<Attempt>) -> Attempted {
+    async fn direct(&self, endpoint: &Endpoint, dial: bool, body: Attempt) -> Attempted {
         let target = Target { address: endpoint.address, app: self.port.app };
         let pool = &self.local.pool;
         let lease = if dial { pool.fresh(target).await } else { pool.checkout(target).await };
         let lease = lease.map_err(|_| Failed::Refused("connect"))?;
-        match lease.send(request.map(RequestBody::from)).await {
+        match lease.send(self.request(body)).await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
                 Ok((parts, Inner::Pooled(body)))
@@ -238,9 +240,9 @@ impl<'a> Forward<'a> {
         }
     }
 
-    async fn remote(&self, node: NodeName, endpoint: &Endpoint, request: Request<Attempt>) -> Attempted {
+    async fn remote(&self, node: NodeName, endpoint: &Endpoint, body: Attempt) -> Attempted {
         let header = StreamHeader { endpoint: endpoint.address, client: self.client, chosen_by: self.head };
-        match self.context.remote.send(&node, header, request).await {
+        match self.context.remote.send(&node, header, &self.parts, body).await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
                 Ok((parts, Inner::Remote(body)))

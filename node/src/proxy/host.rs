@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::context::ProxyContext;
 use super::pool::{Lease, Pool, RequestBody, SendError, Target};
 use crate::identity::NodeName;
-use crate::tunnel::{Body, BodyError, Host, Hosted, Refusal, Replay, StreamHeader};
+use crate::tunnel::{Body, BodyError, Host, Hosted, Refusal, Replay, StreamHeader, Unsent};
 
 /// How long a request waits for the head that its sender decided by.
 const WAIT_FOR_HEAD: Duration = Duration::from_secs(2);
@@ -115,7 +115,7 @@ impl Connected {
         let (parts, body) = request.into_parts();
         if !lease.reused() {
             let request = Request::from_parts(parts, RequestBody::Other(body));
-            return lease.send(request).await.map(boxed).map_err(|failed| failed.error);
+            return lease.send(request).await.map(boxed).map_err(|failed| told(failed.error, failed.unsent));
         }
         let replay = Replay::new(body, &host.context.retained);
         let first = with_body(&parts, &replay).ok_or("the request's body can't be read")?;
@@ -129,12 +129,18 @@ impl Connected {
         let safe = parts.method.is_safe() && replay.is_empty();
         match (may_repeat(&failed, safe), with_body(&parts, &replay)) {
             (true, Some(again)) => {
-                let lease = host.pool.fresh(target).await?;
-                lease.send(again).await.map(boxed).map_err(|failed| failed.error)
+                let lease = host.pool.fresh(target).await.map_err(|error| told(error.into(), failed.unsent))?;
+                let sent = lease.send(again).await;
+                sent.map(boxed).map_err(|second| told(second.error, failed.unsent && second.unsent))
             }
-            _ => Err(failed.error),
+            _ => Err(told(failed.error, failed.unsent)),
         }
     }
+}
+
+/// Says so where nothing was sent.
+fn told(error: BodyError, unsent: bool) -> BodyError {
+    if unsent { Unsent(error).into() } else { error }
 }
 
 /// A stale connection took nothing, or took what does no harm twice.

@@ -1,21 +1,22 @@
 //! The seam to the tunnel: what the proxy needs of it.
 
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use http::{Response, request};
 
 use crate::identity::NodeName;
 use crate::tunnel::{Attempt, Body, BodyError, Refusal, StreamHeader, Tunnel, TunnelFailure, TunnelFailureKind};
 
 /// Reaches pods of other nodes through their peers.
 pub trait Remote: Send + Sync + 'static {
-    /// Sends a request to the peer of `node`. Of the body, at most as much as can be kept for
+    /// Sends a request to the peer of `node`. `head` is only read. Of the body, at most as much as can be kept for
     /// another attempt is read before the peer accepts.
-    fn send(
-        &self,
-        node: &NodeName,
+    fn send<'a>(
+        &'a self,
+        node: &'a NodeName,
         header: StreamHeader,
-        request: Request<Attempt>,
-    ) -> BoxFuture<'static, Result<Response<Body>, RemoteError>>;
+        head: &'a request::Parts,
+        body: Attempt,
+    ) -> BoxFuture<'a, Result<Response<Body>, RemoteError>>;
 }
 
 /// Why the tunnel brought no answer.
@@ -30,17 +31,14 @@ pub enum RemoteError {
 }
 
 impl Remote for Tunnel {
-    fn send(
-        &self,
-        node: &NodeName,
+    fn send<'a>(
+        &'a self,
+        node: &'a NodeName,
         header: StreamHeader,
-        request: Request<Attempt>,
-    ) -> BoxFuture<'static, Result<Response<Body>, RemoteError>> {
-        let (tunnel, node) = (self.clone(), node.clone());
-        Box::pin(async move {
-            let (head, body) = request.into_parts();
-            tunnel.http(&node, header, &head, body).await.map_err(RemoteError::from)
-        })
+        head: &'a request::Parts,
+        body: Attempt,
+    ) -> BoxFuture<'a, Result<Response<Body>, RemoteError>> {
+        Box::pin(async move { self.http(node, header, head, body).await.map_err(RemoteError::from) })
     }
 }
 

@@ -15,8 +15,11 @@ pub struct View {
     pub table: Arc<Table>,
     /// By address of the rule's action, which stays in place as long as the table lives; a rule
     /// has counters for each gateway that it is attached to.
-    rules: Mutex<HashMap<usize, Vec<(Key, Arc<RuleMetrics>)>>>,
+    rules: Mutex<HashMap<usize, Vec<OfGateway>>>,
 }
+
+/// A rule's counters for one gateway.
+type OfGateway = (Key, Arc<RuleMetrics>);
 
 impl View {
     /// A view without cached counters.

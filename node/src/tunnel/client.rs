@@ -72,9 +72,13 @@ impl Tunnel {
         }
         accepted(&slot, &mut upload, &mut reader, &mut body).await?;
         let upload = upload.spawn(body.commit());
-        respond(reader, slot, upload)
-            .await
-            .map_err(|error| TunnelFailure { kind: TunnelFailureKind::Broken(error.to_string()), accepted: true })
+        respond(reader, slot, upload).await.map_err(|error| match error {
+            // It takes back what it had accepted.
+            StreamError::UpstreamUnsent => {
+                TunnelFailure { kind: TunnelFailureKind::Refused(Refusal::NotHere), accepted: false }
+            }
+            error => TunnelFailure { kind: TunnelFailureKind::Broken(error.to_string()), accepted: true },
+        })
     }
 
     /// A stream on a connection that is heard from.

@@ -14,6 +14,8 @@ pub(super) const CLIENT_GONE: VarInt = VarInt::from_u32(1);
 pub(super) const UPSTREAM_FAILED: VarInt = VarInt::from_u32(2);
 /// Reset code: the frames make no sense.
 pub(super) const MALFORMED: VarInt = VarInt::from_u32(3);
+/// Content of FAILED: nothing was sent to the pod.
+pub(super) const UNSENT: &[u8] = &[1];
 /// Reset code: given up before anything was accepted.
 pub(super) const GIVEN_UP: VarInt = VarInt::from_u32(5);
 /// Reset code: a deadline passed.
@@ -57,6 +59,8 @@ pub(super) enum StreamError {
     ClientGone,
     #[error("the upstream failed")]
     UpstreamFailed,
+    #[error("the upstream took nothing")]
+    UpstreamUnsent,
     #[error("reset with code {0}")]
     Reset(VarInt),
     #[error("{0}")]
@@ -233,7 +237,8 @@ impl FrameReader {
             self.buffer.advance(HEADER);
             let content = self.buffer.split_to(length);
             if kind == Kind::Failed {
-                return Err(StreamError::UpstreamFailed);
+                let unsent = content == UNSENT;
+                return Err(if unsent { StreamError::UpstreamUnsent } else { StreamError::UpstreamFailed });
             }
             if kind == Kind::End {
                 // The end of the stream is usually there already; reading it lets QUIC forget it.

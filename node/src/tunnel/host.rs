@@ -12,10 +12,10 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::frame::{
-    FrameReader, FrameWriter, GIVEN_UP, Incoming, Kind, MALFORMED, StreamError, TOO_LATE, UPSTREAM_FAILED,
+    FrameReader, FrameWriter, GIVEN_UP, Incoming, Kind, MALFORMED, StreamError, TOO_LATE, UNSENT, UPSTREAM_FAILED,
 };
 use super::metrics::{TunnelMetrics, refusal_reason};
-use super::{Body, Host, Hosted, Refusal, StreamHeader, client, codec};
+use super::{Body, Host, Hosted, Refusal, StreamHeader, Unsent, client, codec};
 use crate::drain::{Drain, Phase};
 use crate::identity::NodeName;
 
@@ -99,7 +99,8 @@ impl Hosting {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(%peer, %error, "upstream failed");
-                return failed(writer).await;
+                let content = if error.is::<Unsent>() { UNSENT } else { &[] };
+                return failed(writer, content).await;
             }
         };
         let end = response.is_end_stream();
@@ -138,8 +139,8 @@ async fn refuse(writer: &mut FrameWriter, refusal: Refusal) -> Result<&'static s
 }
 
 /// A frame, not a reset: a reset would overtake and discard what was sent before it.
-async fn failed(writer: &mut FrameWriter) -> Result<&'static str, StreamError> {
-    writer.queue(Kind::Failed, |_| {});
+async fn failed(writer: &mut FrameWriter, content: &[u8]) -> Result<&'static str, StreamError> {
+    writer.queue(Kind::Failed, |buffer| buffer.extend_from_slice(content));
     writer.finish().await?;
     Ok("upstream_failed")
 }
@@ -152,7 +153,7 @@ async fn respond(writer: &mut FrameWriter, mut body: Body) -> Result<&'static st
                 Ok(frame) => writer.queue_body(frame),
                 Err(error) => {
                     tracing::debug!(%error, "upstream's body broke");
-                    return failed(writer).await;
+                    return failed(writer, &[]).await;
                 }
             }
             writer.flush().await?;

@@ -42,6 +42,11 @@ pub use types::{PeerDirectory, TunnelConfig, TunnelError, TunnelFailure, TunnelF
 /// Why a body broke off.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
+/// What [`Hosted::send`] fails with where provably nothing was sent to the pod after all.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing was sent: {0}")]
+pub struct Unsent(pub BodyError);
+
 /// A body of any origin.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 

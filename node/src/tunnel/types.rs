@@ -37,7 +37,7 @@ pub struct TunnelConfig {
 pub struct TunnelFailure {
     /// What happened.
     pub kind: TunnelFailureKind,
-    /// The host had said `accepted`: the pod may have seen the request.
+    /// The host had said `accepted`, and did not take it back: the pod may have seen the request.
     pub accepted: bool,
 }
 

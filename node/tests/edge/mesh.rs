@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use http::{Request, Response, request};
 use http_body_util::BodyExt;
 use meshgate_core::snapshot::HeadId;
 use meshgate_core::table::Table;
@@ -58,12 +58,13 @@ impl Default for Options {
 pub struct NoTunnel;
 
 impl Remote for NoTunnel {
-    fn send(
-        &self,
-        _: &NodeName,
+    fn send<'a>(
+        &'a self,
+        _: &'a NodeName,
         _: StreamHeader,
-        _: Request<Attempt>,
-    ) -> BoxFuture<'static, Result<Response<Body>, RemoteError>> {
+        _: &'a request::Parts,
+        _: Attempt,
+    ) -> BoxFuture<'a, Result<Response<Body>, RemoteError>> {
         Box::pin(async { Err(RemoteError::Unreachable("no tunnel".into())) })
     }
 }
@@ -72,16 +73,18 @@ impl Remote for NoTunnel {
 pub struct Direct(pub PodHost);
 
 impl Remote for Direct {
-    fn send(
-        &self,
-        node: &NodeName,
+    fn send<'a>(
+        &'a self,
+        node: &'a NodeName,
         header: StreamHeader,
-        request: Request<Attempt>,
-    ) -> BoxFuture<'static, Result<Response<Body>, RemoteError>> {
+        head: &'a request::Parts,
+        body: Attempt,
+    ) -> BoxFuture<'a, Result<Response<Body>, RemoteError>> {
         let connected = self.0.connect(node, header);
         Box::pin(async move {
             let hosted = connected.await.map_err(RemoteError::Refused)?;
-            hosted.send(request.map(BodyExt::boxed_unsync)).await.map_err(RemoteError::Broken)
+            let request = Request::from_parts(head.clone(), body.boxed_unsync());
+            hosted.send(request).await.map_err(RemoteError::Broken)
         })
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Method, Request, Response};
+use http::{Method, Response, request};
 use meshgate_core::snapshot::{AppProtocol, HeadId};
 use meshgate_node::drain::{self, DrainControl, Phase};
 use meshgate_node::identity::{InstanceId, NodeIdentity, NodeName, RunDir};
@@ -90,12 +90,13 @@ async fn the_last_resort_is_a_direct_dial() {
 struct Refusing(Refusal);
 
 impl Remote for Refusing {
-    fn send(
-        &self,
-        _: &NodeName,
+    fn send<'a>(
+        &'a self,
+        _: &'a NodeName,
         _: StreamHeader,
-        _: Request<Attempt>,
-    ) -> BoxFuture<'static, Result<Response<Body>, RemoteError>> {
+        _: &'a request::Parts,
+        _: Attempt,
+    ) -> BoxFuture<'a, Result<Response<Body>, RemoteError>> {
         let refusal = self.0;
         Box::pin(async move { Err(RemoteError::Refused(refusal)) })
     }

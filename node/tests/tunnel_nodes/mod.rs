@@ -253,6 +253,7 @@ impl Hosted for Echo {
                     let length = request.into_body().collect().await?.to_bytes().len();
                     Ok(response.body(full(length.to_string())).unwrap())
                 }
+                "/unsent" => Err(meshgate_node::tunnel::Unsent("the pod is gone".into()).into()),
                 "/fail" => Err("the pod is gone".into()),
                 "/break" => {
                     let frames = [Ok(Frame::data(Bytes::from_static(b"half"))), Err(BodyError::from("broken"))];
