@@ -169,6 +169,9 @@ impl<'a> Base<'a> {
         let (cluster, runner) = Cluster::start(config, gossip.outgoing, gossip.incoming, facts);
         self.telemetry.register(|registry| cluster.metrics().register(registry));
         tasks.spawn_ok("gossip", runner.run(self.drain.clone()));
+        let seeds = wiring::seeds(self.config);
+        let introducing = wiring::introduce(cluster.clone(), self.node.clone(), seeds, self.drain.clone());
+        tasks.spawn_ok("introductions", introducing);
         cluster
     }
 

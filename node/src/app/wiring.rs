@@ -23,7 +23,7 @@ use tracing::{debug, error};
 use super::{Tasks, views};
 use crate::admin::http::Health;
 use crate::admin::{self, AdminContext};
-use crate::cluster::Members;
+use crate::cluster::{Cluster, Members};
 use crate::config::{Config, base_address};
 use crate::drain::{Drain, Phase};
 use crate::edge;
@@ -38,6 +38,10 @@ const MAX_HANDSHAKES: usize = 64;
 /// A listener key that no table has needed for this long is forgotten.
 const KEY_GRACE: Duration = Duration::from_secs(2);
 
+/// How often a peer that starts greets its seeds, and for how long.
+const INTRODUCE_EVERY: Duration = Duration::from_millis(100);
+const INTRODUCE_FOR: Duration = Duration::from_secs(5);
+
 /// How long calls of the admin API may go on once everything is cut.
 const ADMIN_END: Duration = Duration::from_secs(1);
 
@@ -45,6 +49,30 @@ const ADMIN_END: Duration = Duration::from_secs(1);
 pub(super) fn seeds(config: &Config) -> Vec<SocketAddr> {
     let others = config.seeds.iter().filter(|number| **number != config.number);
     others.map(|number| SocketAddr::new(base_address(*number), config.ports.tunnel)).collect()
+}
+
+/// Gossips with the seeds at once and again until somebody is heard: gossip's own rounds are slower,
+/// and a peer that starts is behind until it knows whom to follow.
+pub(super) async fn introduce(cluster: Cluster, own: NodeName, seeds: Vec<SocketAddr>, drain: Drain) {
+    let mut members = cluster.members();
+    let heard = async {
+        let heard = |members: &Arc<Members>| members.alive().any(|member| member.facts.node != own);
+        // Err: gossip is gone.
+        let _ = members.wait_for(heard).await;
+    };
+    let introducing = async {
+        let mut tick = tokio::time::interval(INTRODUCE_EVERY);
+        loop {
+            tick.tick().await;
+            seeds.iter().for_each(|seed| cluster.introduce(*seed));
+        }
+    };
+    tokio::select! {
+        () = heard => {}
+        () = introducing => {}
+        () = tokio::time::sleep(INTRODUCE_FOR) => {}
+        () = drain.reached(Phase::Cut) => {}
+    }
 }
 
 /// Forwards admin calls to a handler that is known only after replication was built.

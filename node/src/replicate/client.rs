@@ -24,6 +24,8 @@ use crate::identity::{InstanceId, NodeName};
 const OPEN_WAIT: Duration = Duration::from_secs(2);
 /// Requests that wait for a slow source.
 const REQUESTS: usize = 4;
+/// A source that brings nothing for so long is left, if another one says that it is ahead.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// The choice of the source is thought over this often, besides on news.
 const RECONSIDER_EVERY: Duration = Duration::from_secs(1);
 
@@ -58,7 +60,7 @@ impl ClientTask {
                 self.wait_for_news(&troubles).await;
                 continue;
             };
-            let progress = Progress::default();
+            let progress = Progress::begin();
             let begun = Instant::now();
             let end = tokio::select! {
                 end = self.session(&source, want_full, &progress) => end,
@@ -69,12 +71,12 @@ impl ClientTask {
             if progress.worked() {
                 want_full = false;
             }
-            if progress.worked() || now - begun > BACKOFF_MAX {
+            if progress.worked() || (end != End::Useless && now - begun > BACKOFF_MAX) {
                 troubles.works(&source.node);
             }
             match end {
                 End::Switched => {}
-                End::Useless => troubles.sent_falsehood(&source.node, now),
+                End::Useless => troubles.useless(&source.node, now),
                 End::Broken => troubles.unreachable(&source.node, now, rand::random()),
                 End::False { ask_full } => {
                     troubles.sent_falsehood(&source.node, now);
@@ -118,32 +120,29 @@ impl ClientTask {
     }
 
     /// Returns when another source should be followed: the leader, or one that is ahead while the
-    /// one we follow has had nothing for us for a while.
+    /// one we follow, even the leader, has brought nothing for a while.
     async fn better_source(&self, source: &PeerInfo, troubles: &Troubles, progress: &Progress) -> End {
         let mut view = self.view.clone();
-        let mut useless_since = None;
+        let mut ahead_since = None;
         loop {
             let leader = view.borrow_and_update().leader.clone();
-            let better = self.choose_except(&[&self.node, &source.node], troubles);
-            let follows_leader = leader.as_ref() == Some(&source.node);
-            if let Some(better) = better
-                && !follows_leader
-            {
-                if leader.as_ref() == Some(&better.node) {
-                    return End::Switched;
+            let now = Instant::now();
+            let mut again = now + RECONSIDER_EVERY;
+            match self.choose_except(&[&self.node, &source.node], troubles) {
+                Some(better) if leader.as_ref() == Some(&better.node) => return End::Switched,
+                Some(_) => {
+                    let since = *ahead_since.get_or_insert(now);
+                    let useless_at = progress.useless_at(PATIENCE).max(since + PATIENCE);
+                    if useless_at <= now {
+                        return End::Useless;
+                    }
+                    again = again.min(useless_at);
                 }
-                let useless = progress.announced() <= self.held();
-                let since = useless.then(|| useless_since.unwrap_or_else(Instant::now));
-                if since.is_some_and(|since| since.elapsed() > RECONSIDER_EVERY) {
-                    return End::Useless;
-                }
-                useless_since = since;
-            } else {
-                useless_since = None;
+                None => ahead_since = None,
             }
             tokio::select! {
                 changed = view.changed() => if changed.is_err() { std::future::pending::<()>().await },
-                () = tokio::time::sleep(RECONSIDER_EVERY) => {}
+                () = tokio::time::sleep_until(again.into()) => {}
             }
         }
     }
@@ -184,6 +183,8 @@ impl ClientTask {
             progress,
             resends: 0,
             assembly: None,
+            held: self.held(),
+            transfer: None,
         };
         tokio::select! {
             end = inbound.read(frames) => end,

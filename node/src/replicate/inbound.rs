@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use meshgate_core::snapshot::HeadId;
 use meshgate_proto::replication as pb;
-use meshgate_wire::{Commit, LeaderVerifier, SignedHead, head_id_from_proto, verify};
+use meshgate_wire::{Commit, LeaderVerifier, SignedHead, verify};
 use pb::sync_response::Message;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -15,7 +15,7 @@ use tonic::Streaming;
 use super::frames;
 use super::metrics::{Metrics, Reason};
 use super::replica::{Content, Offer, Outcome};
-use super::transfer::Assembly;
+use super::transfer::{self, Assembly};
 use super::types::Origin;
 use crate::identity::NodeName;
 
@@ -29,7 +29,7 @@ const MAX_RESENDS: u32 = 3;
 pub(super) enum End {
     /// There is a better source.
     Switched,
-    /// The source has nothing for us, and another one has.
+    /// The source has delivered nothing for a while, and another one says that it is ahead.
     Useless,
     /// It broke off, or never came about.
     Broken,
@@ -40,23 +40,33 @@ pub(super) enum End {
     },
 }
 
-/// What one stream has brought so far.
-#[derive(Debug, Default)]
+/// What one stream has brought so far. What the source merely announces does not count.
+#[derive(Debug)]
 pub(super) struct Progress {
-    /// The newest head that the source says it has.
-    announced: Mutex<HeadId>,
+    /// When something last came of it: applied, or a part of a newer snapshot that the leader signed.
+    last: Mutex<Instant>,
+    /// This peer is at work on what came.
+    judging: AtomicBool,
     /// Something was applied from it.
     worked: AtomicBool,
 }
 
 impl Progress {
-    fn announce(&self, head: HeadId) {
-        *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = head;
+    /// The stream begins.
+    pub(super) fn begin() -> Self {
+        Progress { last: Mutex::new(Instant::now()), judging: AtomicBool::new(false), worked: AtomicBool::new(false) }
     }
 
-    /// The newest head that the source says it has.
-    pub(super) fn announced(&self) -> HeadId {
-        *self.announced.lock().unwrap_or_else(PoisonError::into_inner)
+    fn note(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// When it will have brought nothing for `patience`; later if this peer is at work on something.
+    pub(super) fn useless_at(&self, patience: Duration) -> Instant {
+        if self.judging.load(Ordering::Relaxed) {
+            return Instant::now() + patience;
+        }
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) + patience
     }
 
     /// Something was applied from it.
@@ -76,6 +86,10 @@ pub(super) struct Inbound<'a> {
     pub(super) progress: &'a Progress,
     pub(super) resends: u32,
     pub(super) assembly: Option<Assembly>,
+    /// What is applied, as far as this stream knows.
+    pub(super) held: HeadId,
+    /// A newer snapshot is coming in; until when it counts as progress.
+    pub(super) transfer: Option<Instant>,
 }
 
 impl Inbound<'_> {
@@ -90,12 +104,8 @@ impl Inbound<'_> {
                 Some(Message::Start(start)) => self.start(start),
                 Some(Message::Chunk(chunk)) => self.chunk(&chunk.data),
                 Some(Message::End(_)) => self.end().await,
-                Some(Message::Announce(announce)) => {
-                    self.progress.announce(head_id_from_proto(announce.head));
-                    Ok(())
-                }
-                // Of a newer version.
-                None => Ok(()),
+                // A sign of life; `None`: of a newer version.
+                Some(Message::Announce(_)) | None => Ok(()),
             };
             if let Err(end) = taken {
                 return end;
@@ -115,12 +125,16 @@ impl Inbound<'_> {
         let head = head.map_err(|error| self.counted(Reason::Malformed, &error))?;
         // Before anything is gathered for it.
         verify(&head, self.verifier.as_ref()).map_err(|error| self.counted(Reason::Signature, &error))?;
+        self.transfer = (head.id() > self.held).then(|| Instant::now() + transfer::longest(start.bytes));
         let assembly = Assembly::start(head, start.bytes);
         self.assembly = Some(assembly.ok_or_else(|| self.counted(Reason::Limit, &"a snapshot over the limit"))?);
         Ok(())
     }
 
     fn chunk(&mut self, data: &[u8]) -> Result<(), End> {
+        if self.transfer.is_some_and(|end| Instant::now() < end) {
+            self.progress.note();
+        }
         let added = self.assembly.as_mut().is_some_and(|assembly| assembly.add(data));
         if added { Ok(()) } else { Err(self.counted(Reason::Malformed, &"a chunk out of place")) }
     }
@@ -139,11 +153,19 @@ impl Inbound<'_> {
     async fn offer(&mut self, head: SignedHead, content: Content, received: Instant) -> Result<(), End> {
         let (reply, outcome) = oneshot::channel();
         let source = Some(self.source.clone());
-        self.progress.announce(head.id());
+        let newer = head.id();
         let offer = Offer { head, content, origin: self.origin, source, received, reply: Some(reply) };
-        self.offers.send(offer).await.map_err(|_| End::Broken)?;
-        match outcome.await.map_err(|_| End::Broken)? {
+        self.progress.judging.store(true, Ordering::Relaxed);
+        let judged = async {
+            self.offers.send(offer).await.ok()?;
+            outcome.await.ok()
+        };
+        let judged = judged.await.ok_or(End::Broken);
+        self.progress.judging.store(false, Ordering::Relaxed);
+        match judged? {
             Outcome::Applied => {
+                self.progress.note();
+                self.held = newer;
                 self.progress.worked.store(true, Ordering::Relaxed);
                 Ok(())
             }

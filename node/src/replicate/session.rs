@@ -9,7 +9,7 @@ use meshgate_core::snapshot::HeadId;
 use meshgate_proto::replication as pb;
 use pb::sync_request::Message;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout, timeout_at};
 use tonic::{Status, Streaming};
 
 use super::acks::FollowerSession;
@@ -90,19 +90,29 @@ impl Session {
     async fn send_snapshot(&self, tick: &mut Interval) -> Result<HeadId, Gone> {
         let turn = self.meanwhile_alive(tick, self.shared.snapshots.acquire()).await?;
         let _permit = turn.map_err(|_| Gone)?;
+        let begun = Instant::now();
         // The state as it is now that it is this follower's turn.
         let now = self.shared.published.borrow().clone().ok_or(Gone)?;
         let snapshot = now.applied.snapshot.clone();
         let compressing = tokio::task::spawn_blocking(move || transfer::compress(&snapshot));
         let chunks = self.meanwhile_alive(tick, compressing).await?.map_err(|_| Gone)?.map_err(|_| Gone)?;
         let bytes = chunks.iter().map(bytes::Bytes::len).sum();
+        // In all, so that a slow follower does not keep its turn from others.
+        let deadline = begun + transfer::longest(bytes as u64);
+        timeout_at(deadline, self.send_chunks(&now, chunks, bytes)).await.map_err(|_| {
+            tracing::info!(node = %self.node, bytes, "a follower takes a snapshot too slowly; it is let go");
+            Gone
+        })??;
+        self.shared.metrics.sent("snapshot");
+        Ok(now.applied.id())
+    }
+
+    async fn send_chunks(&self, now: &Published, chunks: Vec<bytes::Bytes>, bytes: usize) -> Result<(), Gone> {
         self.send(frames::start(&now.applied.head, now.applied.snapshot.len(), bytes)).await?;
         for chunk in chunks {
             self.send(frames::chunk(chunk)).await?;
         }
-        self.send(frames::end()).await?;
-        self.shared.metrics.sent("snapshot");
-        Ok(now.applied.id())
+        self.send(frames::end()).await
     }
 
     /// Waits for something that takes long, and tells the follower meanwhile that the stream lives.

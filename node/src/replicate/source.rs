@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use meshgate_core::replica as rules;
 use meshgate_core::snapshot::HeadId;
 
 use super::types::{PeerInfo, PeerView};
@@ -10,6 +11,8 @@ use crate::identity::NodeName;
 
 /// How long a source is avoided that sent something false.
 const AVOID_FALSE: Duration = Duration::from_secs(5);
+/// The longest that a source is avoided that delivers nothing again and again.
+const AVOID_USELESS_MAX: Duration = Duration::from_secs(60);
 /// The first wait after a source could not be reached.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// The longest. A stream that lived so long has worked.
@@ -38,7 +41,15 @@ impl Troubles {
         self.note(node, Trouble { until: now + half + random, failures: failures.saturating_add(1) });
     }
 
-    /// The source sent something false, or nothing though it said that it is ahead.
+    /// The source delivered nothing while others said that they are ahead. Longer each time, until
+    /// something of it is applied: who only says that it is ahead draws us away less and less.
+    pub(super) fn useless(&mut self, node: &NodeName, now: Instant) {
+        let failures = self.0.get(node).map_or(0, |trouble| trouble.failures);
+        let avoid = AVOID_FALSE.saturating_mul(1 << failures.min(10)).min(AVOID_USELESS_MAX);
+        self.note(node, Trouble { until: now + avoid, failures: failures.saturating_add(1) });
+    }
+
+    /// The source sent something false.
     pub(super) fn sent_falsehood(&mut self, node: &NodeName, now: Instant) {
         self.note(node, Trouble { until: now + AVOID_FALSE, failures: 0 });
     }
@@ -65,8 +76,8 @@ impl Troubles {
     }
 }
 
-/// Chooses a source, never one of `except`. `entropy` spreads peers over equals. `None`: nobody has anything for us, or
-/// everybody who has is left alone for now.
+/// Chooses a source, never one of `except`, by the rules of the core. `entropy` is random. `None`:
+/// nobody has anything for us, or everybody who has is left alone for now.
 pub(super) fn choose(
     view: &PeerView,
     except: &[&NodeName],
@@ -75,16 +86,17 @@ pub(super) fn choose(
     now: Instant,
     entropy: u64,
 ) -> Option<PeerInfo> {
-    let usable = |peer: &&PeerInfo| !except.contains(&&peer.node) && !troubles.avoided(&peer.node, now);
-    let leader = view.peers.iter().filter(usable).find(|peer| view.leader.as_ref() == Some(&peer.node));
-    if let Some(leader) = leader {
-        return Some(leader.clone());
-    }
-    let ahead: Vec<&PeerInfo> = view.peers.iter().filter(usable).filter(|peer| peer.head > held).collect();
-    let newest = ahead.iter().map(|peer| peer.head).max()?;
-    let equals: Vec<&PeerInfo> = ahead.into_iter().filter(|peer| peer.head == newest).collect();
-    let index = usize::try_from(entropy % equals.len().max(1) as u64).unwrap_or_default();
-    equals.get(index).map(|peer| PeerInfo::clone(peer))
+    let peers = view.peers.iter().filter(|peer| !except.contains(&&peer.node));
+    let sources: Vec<rules::Source<'_>> = peers
+        .map(|peer| rules::Source {
+            node: &peer.node.0,
+            announced: peer.head,
+            failed: troubles.avoided(&peer.node, now),
+        })
+        .collect();
+    let leader = view.leader.as_ref().map(|leader| &*leader.0);
+    let chosen = rules::choose_source(held, leader, &sources, entropy)?;
+    view.peers.iter().find(|peer| &*peer.node.0 == chosen).cloned()
 }
 
 #[cfg(test)]
@@ -102,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn leader_first_then_the_newest() {
+    fn leader_first_then_who_is_ahead() {
         let now = Instant::now();
         let mut troubles = Troubles::default();
         let mut view = PeerView {
@@ -111,13 +123,31 @@ mod tests {
         };
         assert_eq!(chosen(&view, &troubles, now).as_deref(), Some("a"));
         troubles.unreachable(&"a".into(), now, 0);
-        assert_eq!(chosen(&view, &troubles, now).as_deref(), Some("c"));
-        troubles.sent_falsehood(&"c".into(), now);
         assert_eq!(chosen(&view, &troubles, now).as_deref(), Some("b"));
+        troubles.sent_falsehood(&"b".into(), now);
+        assert_eq!(chosen(&view, &troubles, now).as_deref(), Some("c"));
         assert_eq!(chosen(&view, &troubles, now + Duration::from_millis(100)).as_deref(), Some("a"));
         view.leader = None;
         view.peers.retain(|peer| peer.node == "d".into());
         assert_eq!(chosen(&view, &troubles, now), None);
+    }
+
+    #[test]
+    fn who_delivers_nothing_is_avoided_longer_each_time() {
+        let now = Instant::now();
+        let mut troubles = Troubles::default();
+        let wait = |troubles: &Troubles| troubles.next_retry(now).unwrap() - now;
+        troubles.useless(&"a".into(), now);
+        assert_eq!(wait(&troubles), AVOID_FALSE);
+        troubles.useless(&"a".into(), now);
+        assert_eq!(wait(&troubles), 2 * AVOID_FALSE);
+        for _ in 0..50 {
+            troubles.useless(&"a".into(), now);
+        }
+        assert_eq!(wait(&troubles), AVOID_USELESS_MAX);
+        troubles.works(&"a".into());
+        troubles.useless(&"a".into(), now);
+        assert_eq!(wait(&troubles), AVOID_FALSE);
     }
 
     #[test]

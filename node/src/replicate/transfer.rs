@@ -1,6 +1,7 @@
 //! Full snapshots in transit: compressed once, cut into chunks, put together again within bounds.
 
 use std::io::{self, BufReader};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use meshgate_wire::{MAX_SNAPSHOT_BYTES, SignedHead, Snapshot, StreamError, read_leaves, write_leaves};
@@ -11,6 +12,16 @@ const CHUNK_BYTES: usize = 256 * 1024;
 const ZSTD_LEVEL: i32 = 1;
 /// The largest window that a sender may ask for (8 MiB), so that it can't make us reserve more.
 const WINDOW_LOG_MAX: u32 = 23;
+
+/// How long a transfer may take, besides what its size needs.
+const TRANSFER_BASE: Duration = Duration::from_secs(10);
+/// The slowest pace that is put up with, in bytes a second.
+const TRANSFER_PACE: u64 = 4 * 1024 * 1024;
+
+/// How long the transfer of a compressed snapshot may take in all.
+pub(super) fn longest(bytes: u64) -> Duration {
+    TRANSFER_BASE + Duration::from_secs(bytes.min(MAX_SNAPSHOT_BYTES as u64) / TRANSFER_PACE)
+}
 
 /// Compresses a snapshot. Takes long: call it aside.
 pub(super) fn compress(snapshot: &Snapshot) -> io::Result<Vec<Bytes>> {

@@ -1,6 +1,7 @@
 //! Sources that send what is not true: refused whole, and the state is kept.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -14,6 +15,7 @@ use pb::mesh_server::{Mesh, MeshServer};
 use pb::sync_response::Message;
 use tempfile::tempdir;
 use tokio::task::JoinSet;
+use tokio_stream::wrappers::IntervalStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::harness::{Leader, Peer, eventually, listen, put, signer};
@@ -37,7 +39,12 @@ impl Mesh for Liar {
             self.hellos.lock().unwrap().push(hello);
         }
         let frames = tokio_stream::iter(self.frames.clone()).map(Ok);
-        Ok(Response::new(frames.chain(tokio_stream::pending()).boxed()))
+        // Goes on announcing itself: silence is not what it is left for.
+        let alive = tokio::time::interval(Duration::from_millis(300));
+        let head = meshgate_wire::head_id_to_proto(HeadId { epoch: u64::MAX, rev: u64::MAX });
+        let announce = Message::Announce(pb::Announce { head: Some(head) });
+        let alive = IntervalStream::new(alive).map(move |_| Ok(pb::SyncResponse { message: Some(announce.clone()) }));
+        Ok(Response::new(frames.chain(alive).boxed()))
     }
 
     async fn fetch_keys(&self, _: Request<pb::FetchKeysRequest>) -> Result<Response<pb::FetchKeysResponse>, Status> {
@@ -274,11 +281,17 @@ async fn a_source_that_only_says_it_is_ahead_is_left() {
     let dir = tempdir().unwrap();
     let mut history = Leader::new(1);
     let commit = history.commit(vec![put("x", 10)]);
-    let silent = serve("silent", vec![Message::Announce(pb::Announce::default())]).await;
+    let idle = serve("idle", vec![]).await;
     let mut truth = serve("truth", vec![Message::Delta(commit.to_proto())]).await;
     truth.info.head = history.id;
-    let peer = Peer::start("a", dir.path()).await;
-    peer.see(None, vec![silent.info.clone(), truth.info.clone()]);
-    peer.reaches(history.id).await;
-    assert_eq!(silent.liar.hellos.lock().unwrap().len(), 1);
+    for leader in [None, Some("idle")] {
+        let peer = Peer::start(if leader.is_some() { "a" } else { "b" }, dir.path()).await;
+        let before = idle.liar.hellos.lock().unwrap().len();
+        peer.see(leader, vec![idle.info.clone()]);
+        eventually(|| idle.liar.hellos.lock().unwrap().len() == before + 1).await;
+        peer.see(leader, vec![idle.info.clone(), truth.info.clone()]);
+        peer.reaches(history.id).await;
+        assert_eq!(idle.liar.hellos.lock().unwrap().len(), before + 1, "it is avoided");
+        peer.stop().await;
+    }
 }

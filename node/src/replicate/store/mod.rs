@@ -12,8 +12,8 @@ mod writer;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ pub(super) struct Loaded {
 /// Commands to the thread.
 enum Command {
     Append(Arc<Commit>),
-    Fence(u64, oneshot::Sender<bool>),
+    Fence(oneshot::Sender<bool>),
     Mark(Vec<Pair>, oneshot::Sender<()>),
     Unmark,
     Close(oneshot::Sender<()>),
@@ -68,6 +68,8 @@ struct Shared {
     latest: Mutex<Option<(SignedHead, Snapshot)>>,
     /// A command was lost: the log has a gap.
     gap: AtomicBool,
+    /// The epoch that has to be on disk.
+    fence: AtomicU64,
     /// Why the state can't be kept, if so.
     failed: watch::Sender<Option<String>>,
 }
@@ -102,6 +104,20 @@ impl Shared {
     }
 }
 
+/// Why nothing can be kept when the thread is gone.
+const DEAD: &str = "the thread that writes it has died; restart this process";
+
+/// Raises the alarm when the thread panics.
+struct AlarmOnPanic(Arc<Shared>);
+
+impl Drop for AlarmOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.report(Some(DEAD.to_owned()));
+        }
+    }
+}
+
 /// The handle. Its owner is the replica.
 pub(super) struct Store {
     queue: SyncSender<Command>,
@@ -114,6 +130,7 @@ impl Store {
         let shared = Arc::new(Shared {
             latest: Mutex::new(None),
             gap: AtomicBool::new(false),
+            fence: AtomicU64::new(0),
             failed: watch::Sender::new(None),
         });
         let prepared = std::fs::create_dir_all(dir);
@@ -126,8 +143,11 @@ impl Store {
         }
         let (queue, commands) = sync_channel(QUEUE);
         let writer = Writer::new(PathBuf::from(dir), Arc::clone(&shared), found.resume, found.newest, found.suspects);
-        let spawned =
-            std::thread::Builder::new().name("meshgate-store".to_owned()).spawn(move || writer.run(&commands));
+        let alarm = AlarmOnPanic(Arc::clone(&shared));
+        let spawned = std::thread::Builder::new().name("meshgate-store".to_owned()).spawn(move || {
+            let _alarm = alarm;
+            writer.run(&commands);
+        });
         if let Err(error) = spawned {
             shared.report(Some(format!("no thread for it: {error}")));
         }
@@ -142,15 +162,19 @@ impl Store {
     /// Stores an applied commit. Never waits.
     pub(super) fn append(&self, commit: Arc<Commit>, snapshot: Snapshot) {
         self.shared.set_latest((commit.head.clone(), snapshot));
-        if self.queue.try_send(Command::Append(commit)).is_err() {
-            self.shared.gap.store(true, Ordering::Release);
+        match self.queue.try_send(Command::Append(commit)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => self.shared.gap.store(true, Ordering::Release),
+            Err(TrySendError::Disconnected(_)) => self.shared.report(Some(DEAD.to_owned())),
         }
     }
 
     /// Makes an epoch the fence and waits (not for ever) until it is on disk.
     pub(super) async fn fence(&self, epoch: u64) {
         let (done, wait) = oneshot::channel();
-        let queued = self.queue.try_send(Command::Fence(epoch, done)).is_ok();
+        // Where the queue is full or the disk slow, the thread writes it when it can.
+        self.shared.fence.fetch_max(epoch, Ordering::AcqRel);
+        let queued = self.queue.try_send(Command::Fence(done)).is_ok();
         let kept = queued && matches!(tokio::time::timeout(FENCE_WAIT, wait).await, Ok(Ok(true)));
         if !kept {
             self.shared.report(Some(format!("epoch {epoch} is not on disk: a restart may accept an older leader")));

@@ -46,3 +46,47 @@ fn an_unmarked_apply_is_no_death() {
     small::remove_marker(dir.path()).unwrap();
     assert_eq!(small::count_deaths(dir.path()), (Marker::default(), BTreeSet::new()));
 }
+
+struct NoLeader;
+
+impl LeaderVerifier for NoLeader {
+    fn leader_key(&self, _: &[u8], _: &str) -> Result<meshgate_wire::LeaderKey, String> {
+        Err("nobody leads".to_owned())
+    }
+}
+
+#[tokio::test]
+async fn the_alarm_of_a_late_fence_ends_with_the_next_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(dir.path(), "mesh", &NoLeader);
+    store.shared.report(Some("epoch 2 is not on disk".to_owned()));
+    store.fence(3).await;
+    assert_eq!(*store.failed().borrow(), None);
+    assert_eq!(small::read_fence(dir.path()), 3);
+}
+
+#[tokio::test]
+async fn a_fence_that_found_no_room_in_the_queue_is_written_with_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(dir.path(), "mesh", &NoLeader);
+    store.shared.fence.store(9, Ordering::Release);
+    store.fence(8).await;
+    assert_eq!(small::read_fence(dir.path()), 9);
+}
+
+#[tokio::test]
+async fn a_dead_thread_raises_the_alarm() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(dir.path(), "mesh", &NoLeader);
+    let alarm = AlarmOnPanic(Arc::clone(&store.shared));
+    let died = std::thread::spawn(move || {
+        let _alarm = alarm;
+        panic!("on purpose");
+    });
+    assert!(died.join().is_err());
+    assert_eq!(store.failed().borrow().as_deref(), Some(DEAD));
+    store.shared.report(None);
+    store.queue = sync_channel(1).0;
+    store.fence(3).await;
+    assert!(store.failed().borrow().is_some());
+}

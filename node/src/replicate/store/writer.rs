@@ -40,8 +40,8 @@ pub(super) struct Writer {
     open: Option<Open>,
     newest: u64,
     suspects: Marker,
-    /// A fence that could not be written yet.
-    pending_fence: Option<u64>,
+    /// The highest fence that this thread has written.
+    fence: u64,
     /// After an error: when to try again.
     retry: Option<Instant>,
 }
@@ -54,7 +54,7 @@ impl Writer {
         newest: u64,
         suspects: Marker,
     ) -> Writer {
-        let mut writer = Writer { dir, shared, open: None, newest, suspects, pending_fence: None, retry: None };
+        let mut writer = Writer { dir, shared, open: None, newest, suspects, fence: 0, retry: None };
         if let Some(resume) = resume {
             match writer.reopen(resume) {
                 Ok(open) => writer.open = Some(open),
@@ -93,11 +93,11 @@ impl Writer {
     fn handle(&mut self, command: Command) {
         match command {
             Command::Append(commit) => self.append(&commit),
-            Command::Fence(epoch, done) => {
-                let written = small::write_fence(&self.dir, epoch);
-                if let Err(error) = &written {
-                    self.pending_fence = Some(epoch);
-                    self.failed("the fence can't be written", error);
+            Command::Fence(done) => {
+                let written = self.write_fence();
+                match &written {
+                    Ok(()) => self.works(),
+                    Err(error) => self.failed("the fence can't be written", error),
                 }
                 let _ = done.send(written.is_ok());
             }
@@ -112,6 +112,24 @@ impl Writer {
                 }
             }
             Command::Close(done) => drop(done),
+        }
+    }
+
+    /// Brings the fence on disk, if it is not there.
+    fn write_fence(&mut self) -> io::Result<()> {
+        let wanted = self.shared.fence.load(Ordering::Acquire);
+        if wanted > self.fence {
+            small::write_fence(&self.dir, wanted)?;
+            self.fence = wanted;
+        }
+        Ok(())
+    }
+
+    /// Something was written: clears the alarm of a write that only came late. One of a failed
+    /// write stays until there is a fresh base.
+    fn works(&mut self) {
+        if self.retry.is_none() && self.fence >= self.shared.fence.load(Ordering::Acquire) {
+            self.shared.report(None);
         }
     }
 
@@ -141,7 +159,11 @@ impl Writer {
                 open.state.head = commit.head.id();
                 open.dirty.get_or_insert_with(Instant::now);
             }
-            Err(error) => self.failed("the log can't be written", &error),
+            Err(error) => return self.failed("the log can't be written", &error),
+        }
+        match self.write_fence() {
+            Ok(()) => self.works(),
+            Err(error) => self.failed("the fence can't be written", &error),
         }
     }
 
@@ -163,10 +185,9 @@ impl Writer {
 
     /// Starts a new generation from the latest state.
     fn rebase(&mut self) {
-        let Some((head, snapshot)) = self.shared.latest() else { return };
+        let Some((head, snapshot)) = self.shared.latest() else { return self.recover() };
         let generation = self.newest + 1;
-        let prepared = std::fs::create_dir_all(&self.dir)
-            .and_then(|()| self.pending_fence.map_or(Ok(()), |epoch| small::write_fence(&self.dir, epoch)));
+        let prepared = std::fs::create_dir_all(&self.dir).and_then(|()| self.write_fence());
         let written =
             prepared.and_then(|()| base::write(&self.dir, generation, &head, &snapshot)).and_then(|base_bytes| {
                 self.newest = generation;
@@ -178,11 +199,21 @@ impl Writer {
         match written {
             Ok(open) => {
                 self.open = Some(open);
-                self.pending_fence = None;
                 self.retry = None;
                 self.shared.report(None);
             }
             Err(error) => self.failed("a base can't be written", &error),
+        }
+    }
+
+    /// After an error, with no state to keep yet: the fence is all there is to write.
+    fn recover(&mut self) {
+        if self.retry.take().is_none() {
+            return;
+        }
+        match std::fs::create_dir_all(&self.dir).and_then(|()| self.write_fence()) {
+            Ok(()) => self.works(),
+            Err(error) => self.failed("the fence can't be written", &error),
         }
     }
 
