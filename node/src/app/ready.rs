@@ -18,6 +18,9 @@ use crate::replicate::Applied;
 /// How long a peer that has a table listens at its start for others that may have a newer one.
 const LISTEN: Duration = Duration::from_millis(500);
 
+/// How long it listens if it has heard of others: gossip takes a few rounds to believe that they live.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+
 /// How long it waits for the newer one that it heard of, and for keys.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
@@ -61,6 +64,7 @@ impl Ready {
             applied: self.applied.borrow().as_ref().map(|applied| applied.id()),
             live,
             newest: others.iter().map(|member| member.facts.head).max(),
+            heard_of: members.all().iter().any(|member| member.facts.node != self.node),
             leader: leader.map(|node| match node == self.node {
                 true => Leader::Own,
                 false => Leader::Other(head_of(&node), node),
@@ -90,6 +94,8 @@ struct Now<'a> {
     live: &'a LiveReport,
     /// The newest head that another live peer says it has; `None` when no other peer is heard.
     newest: Option<HeadId>,
+    /// Gossip knows others, which may be dead.
+    heard_of: bool,
     leader: Option<Leader>,
 }
 
@@ -132,7 +138,8 @@ impl Now<'_> {
             Some(Leader::Other(head, _)) => *head != HeadId::default(),
             None => false,
         };
-        let listening = !heard && self.since < LISTEN;
+        let listen = if self.newest.is_none() && self.heard_of { LISTEN_AGAIN } else { LISTEN };
+        let listening = !heard && self.since < listen;
         listening.then(|| format!("head {applied} is applied; asking whether others have a newer one"))
     }
 
@@ -200,6 +207,7 @@ mod tests {
             applied: Some(id(5)),
             live,
             newest: Some(id(5)),
+            heard_of: true,
             leader: Some(Leader::Other(id(5), "b".into())),
         }
     }
@@ -229,9 +237,12 @@ mod tests {
     #[test]
     fn others_are_listened_to_and_caught_up_with_within_bounds() {
         let live = report(5);
-        let alone = Now { leader: None, newest: None, ..good(&live) };
+        let alone = Now { leader: None, newest: None, heard_of: false, ..good(&live) };
         assert_not_ready(&alone, "asking");
         assert_eq!(Now { since: LISTEN, ..alone.clone() }.not_ready(), None);
+        let heard_of = Now { heard_of: true, since: LISTEN, ..alone.clone() };
+        assert_not_ready(&heard_of, "asking");
+        assert_eq!(Now { since: LISTEN_AGAIN, ..heard_of }.not_ready(), None);
         // Others that have just started say nothing about what the mesh has.
         assert_not_ready(&Now { newest: Some(HeadId::default()), ..alone }, "asking");
         let behind = Now { newest: Some(id(6)), ..good(&live) };
