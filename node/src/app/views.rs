@@ -9,15 +9,21 @@ use crate::cluster::{Member, Members};
 use crate::identity::NodeName;
 use crate::replicate::{PeerInfo, PeerView};
 
-/// Where replication can get configuration.
+/// Where replication can get configuration. A leader that has published in its term follows nobody:
+/// whatever others have is an echo of it.
 pub(super) fn peer_view(own: &NodeName, members: &Members) -> PeerView {
+    let claim = members.leader();
+    let published = |epoch| members.node(own).is_some_and(|member| member.facts.head.epoch >= epoch);
+    if claim.as_ref().is_some_and(|claim| claim.node == *own && published(claim.epoch)) {
+        return PeerView { leader: Some(own.clone()), peers: Vec::new() };
+    }
     let others = members.nodes().filter(|member| member.alive && member.facts.node != *own);
     let info = |member: &Member| PeerInfo {
         node: member.facts.node.clone(),
         address: member.facts.sync,
         head: member.facts.head,
     };
-    PeerView { leader: members.leader().map(|claim| claim.node), peers: others.map(info).collect() }
+    PeerView { leader: claim.map(|claim| claim.node), peers: others.map(info).collect() }
 }
 
 /// Where the tunnels of the other gateways listen. A node that looks dead stays in: whether its

@@ -125,7 +125,13 @@ impl ClientTask {
         let mut view = self.view.clone();
         let mut ahead_since = None;
         loop {
-            let leader = view.borrow_and_update().leader.clone();
+            let (leader, gone) = {
+                let view = view.borrow_and_update();
+                (view.leader.clone(), view.peers.iter().all(|peer| peer.node != source.node))
+            };
+            if gone {
+                return End::Switched;
+            }
             let now = Instant::now();
             let mut again = now + RECONSIDER_EVERY;
             match self.choose_except(&[&self.node, &source.node], troubles) {
