@@ -80,14 +80,7 @@ pub(super) async fn build(
     });
 
     let leader = config.has(Role::Reconciler).then(|| base.reconciler(&mesh.replica, members.clone(), tasks));
-    match &leader {
-        Some(leader) => mesh.forward.set(Arc::new(LeaderSide {
-            leader: leader.clone(),
-            followers: mesh.replica.followers.clone(),
-            members: members.clone(),
-        })),
-        None => mesh.forward.set(Arc::new(NeverLeads)),
-    }
+    mesh.answer_for(leader.clone(), members.clone());
     let readiness = Arc::new(ready::Ready {
         node: base.node.clone(),
         started,
@@ -126,6 +119,17 @@ struct Mesh {
     forward: wiring::LateForward,
     caller: Caller,
     verifier: Arc<glue::MeshVerifier>,
+}
+
+impl Mesh {
+    /// Answers what other peers forward to the leader.
+    fn answer_for(&self, leader: Option<LeaderHandle>, members: watch::Receiver<Arc<Members>>) {
+        let followers = self.replica.followers.clone();
+        match leader {
+            Some(leader) => self.forward.set(Arc::new(LeaderSide { leader, followers, members })),
+            None => self.forward.set(Arc::new(NeverLeads)),
+        }
+    }
 }
 
 impl<'a> Base<'a> {
