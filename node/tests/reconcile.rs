@@ -270,3 +270,40 @@ async fn a_takeover_over_an_unmounted_source_publishes_nothing() {
     assert!(before == applied.held() && second.commits.is_empty(), "the mesh goes on with what it has");
     second.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_key_stays_out_of_what_is_published() {
+    let folder = folders();
+    let pair = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).unwrap();
+    let indent = |pem: String| pem.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    let secret = format!(
+        "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {{name: pair, namespace: shop}}\n\
+         stringData:\n  tls.crt: |\n{}  tls.key: |\n{}",
+        indent(pair.cert.pem()),
+        indent(pair.signing_key.serialize_pem())
+    );
+    write(folder.path(), "secret", &secret);
+    let https = "{name: https, port: 8443, protocol: HTTPS, tls: {certificateRefs: [{name: pair}]}}";
+    write(folder.path(), "gateway", &GATEWAY.replace("protocol: HTTP}", &format!("protocol: HTTP}}, {https}")));
+
+    let applied = Applied::default();
+    let mut running = reconciler(folder.path(), 1, &applied);
+    let first = running.next(&applied).await;
+    let certificate = Key::new(Kind::Certificate, "shop", "pair");
+    assert!(first.changes.iter().any(|change| change.key == certificate), "it is served: {:?}", first.changes);
+    // Whatever follows the version and algorithm in PKCS#8 is the secret itself.
+    let der = pair.signing_key.serialized_der();
+    let needle = &der[der.len() - 100..][..32];
+    for change in &first.changes {
+        let value = change.value.as_deref().unwrap_or_default();
+        assert!(!value.windows(needle.len()).any(|window| window == needle), "{} holds the key", change.key);
+    }
+    // It is where it belongs: in the key store, for its owner only.
+    let files: Vec<_> = fs::read_dir(folder.path().join("keys")).unwrap().map(Result::unwrap).collect();
+    assert_eq!(files.len(), 1);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&files[0].metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let stored = fs::read(files[0].path()).unwrap();
+    assert!(stored.windows(needle.len()).any(|window| window == needle), "the needle is the key's");
+    running.end().await;
+}

@@ -33,6 +33,16 @@ const HOMES: &[(&str, &[&str])] = &[
 /// What may never be in `meshgate-core`'s dependencies.
 const IMPURE: &[&str] = &["tokio", "kube", "quinn", "hyper", "rustls", "prost", "chitchat", "rand", "mio", "socket2"];
 
+/// Where something is spawned outside `app`, and who ends it.
+const SPAWNS: &[(&str, &str)] = &[
+    ("node/src/edge/listen.rs", "a listener's acceptor: ended and awaited by the acceptor thread"),
+    ("node/src/edge/mod.rs", "the acceptor thread: joined by the edge's future"),
+    ("node/src/edge/worker.rs", "a worker thread: joined by the edge's future"),
+    ("node/src/proxy/pool/connect.rs", "drives one upstream connection: ends with it"),
+    ("node/src/replicate/store/mod.rs", "the disk's thread: joined by the replica's future"),
+    ("node/src/tunnel/client.rs", "uploads one request's body: aborted with its response"),
+];
+
 const MAX_FILE: usize = 500;
 const MAX_FUNCTION: usize = 70;
 
@@ -255,6 +265,26 @@ fn no_unbounded_channel() {
         }
     }
     assert!(wrong.is_empty(), "every queue has a named bound:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_app_spawns_what_lasts() {
+    let mut wrong = Vec::new();
+    let mut used = Vec::new();
+    for source in sources(&["node/src"]) {
+        let spawns = ["tokio::spawn(", "spawn_local(", "thread::spawn(", "thread::Builder::new("];
+        let in_tests = source.shown.ends_with("tests.rs");
+        if in_tests || module(&source) == "app" || !spawns.iter().any(|spawn| source.code().contains(spawn)) {
+            continue;
+        }
+        match SPAWNS.iter().find(|(path, _)| *path == source.shown) {
+            Some((path, _)) => used.push(*path),
+            None => wrong.push(source.shown.clone()),
+        }
+    }
+    assert!(wrong.is_empty(), "return a future to `app`, or name the owner in SPAWNS:\n{}", wrong.join("\n"));
+    let unused: Vec<_> = SPAWNS.iter().filter(|(path, _)| !used.contains(path)).collect();
+    assert!(unused.is_empty(), "named in SPAWNS without need: {unused:?}");
 }
 
 #[test]
