@@ -236,6 +236,30 @@ pub enum HostPattern {
     Any,
 }
 
+impl HostPattern {
+    /// Does this pattern cover every host that `narrow` covers? Two patterns are either disjoint or
+    /// one covers the other, so this decides intersections too.
+    pub fn covers(&self, narrow: &HostPattern) -> bool {
+        use HostPattern::{Any, Exact, Wildcard, WildcardOneLabel};
+        match (self, narrow) {
+            (Any, _) => true,
+            (_, Any) => false,
+            (Exact(a), Exact(b)) | (WildcardOneLabel(a), WildcardOneLabel(b)) => a == b,
+            (Wildcard(suffix), Exact(name)) => labels_before(name, suffix).is_some(),
+            (WildcardOneLabel(suffix), Exact(name)) => {
+                labels_before(name, suffix).is_some_and(|labels| !labels.contains('.'))
+            }
+            (Wildcard(a), Wildcard(b) | WildcardOneLabel(b)) => a == b || labels_before(b, a).is_some(),
+            (Exact(_), Wildcard(_) | WildcardOneLabel(_)) | (WildcardOneLabel(_), Wildcard(_)) => false,
+        }
+    }
+}
+
+/// The labels before `.suffix`, if `name` ends so and has any.
+fn labels_before<'a>(name: &'a str, suffix: &str) -> Option<&'a str> {
+    name.strip_suffix(suffix)?.strip_suffix('.').filter(|labels| !labels.is_empty())
+}
+
 impl fmt::Display for HostPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -17,16 +17,7 @@ pub(super) fn wanted(line: &RouteLine, request: &pb::ListRoutesRequest) -> bool 
 
 /// Is a host one of those that the pattern serves, or the pattern itself as shown?
 fn covers(pattern: &HostPattern, host: &str) -> bool {
-    let below = |suffix: &str| host.strip_suffix(suffix).and_then(|rest| rest.strip_suffix('.'));
-    pattern.to_string() == host
-        || match pattern {
-            HostPattern::Exact(name) => name == host,
-            HostPattern::Wildcard(suffix) => below(suffix).is_some_and(|labels| !labels.is_empty()),
-            HostPattern::WildcardOneLabel(suffix) => {
-                below(suffix).is_some_and(|label| !label.is_empty() && !label.contains('.'))
-            }
-            HostPattern::Any => true,
-        }
+    pattern.to_string() == host || pattern.covers(&HostPattern::Exact(host.to_owned()))
 }
 
 /// A line as a message. `addresses` are this peer's sockets by Gateway (as shown) and port.

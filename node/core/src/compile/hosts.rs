@@ -20,36 +20,14 @@ fn parse(name: &str, wildcard: fn(String) -> HostPattern) -> HostPattern {
     }
 }
 
-/// The labels before `.suffix`, if `name` ends so and has any.
-fn labels_before<'a>(name: &'a str, suffix: &str) -> Option<&'a str> {
-    name.strip_suffix(suffix)?.strip_suffix('.').filter(|labels| !labels.is_empty())
-}
-
 /// The hosts that both cover; `None` if there are none.
 pub(crate) fn intersect(a: &HostPattern, b: &HostPattern) -> Option<HostPattern> {
-    if covers(b, a) {
+    if b.covers(a) {
         Some(a.clone())
-    } else if covers(a, b) {
+    } else if a.covers(b) {
         Some(b.clone())
     } else {
         None
-    }
-}
-
-/// Does `wide` cover every host that `narrow` covers? Two patterns are either disjoint or one
-/// covers the other, so this decides intersections too.
-pub(crate) fn covers(wide: &HostPattern, narrow: &HostPattern) -> bool {
-    use HostPattern::{Any, Exact, Wildcard, WildcardOneLabel};
-    match (wide, narrow) {
-        (Any, _) => true,
-        (_, Any) => false,
-        (Exact(a), Exact(b)) | (WildcardOneLabel(a), WildcardOneLabel(b)) => a == b,
-        (Wildcard(suffix), Exact(name)) => labels_before(name, suffix).is_some(),
-        (WildcardOneLabel(suffix), Exact(name)) => {
-            labels_before(name, suffix).is_some_and(|labels| !labels.contains('.'))
-        }
-        (Wildcard(a), Wildcard(b) | WildcardOneLabel(b)) => a == b || labels_before(b, a).is_some(),
-        (Exact(_), Wildcard(_) | WildcardOneLabel(_)) | (WildcardOneLabel(_), Wildcard(_)) => false,
     }
 }
 

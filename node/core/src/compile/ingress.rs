@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::backends::{self, Style};
-use super::hosts::{covers, ingress_host};
+use super::hosts::ingress_host;
 use super::routes::Unit;
 use super::status::{ACCEPTED, PROGRAMMED, RESOLVED_REFS, no, status, yes};
 use super::store::Objects;
@@ -158,7 +158,7 @@ fn prefix(path: &str) -> PathMatch {
 /// rule's host is one of its attachment's.
 fn attachments(gateway: &Key, listeners: &[Listener], hosts: &BTreeSet<HostPattern>) -> Vec<Attachment> {
     let on = |listener: &Listener| {
-        let meets = |host: &&HostPattern| covers(host, &listener.hostname) || covers(&listener.hostname, host);
+        let meets = |host: &&HostPattern| host.covers(&listener.hostname) || listener.hostname.covers(host);
         let hosts: Vec<HostPattern> = hosts.iter().filter(meets).cloned().collect();
         (!hosts.is_empty()).then(|| Attachment { gateway: gateway.clone(), listener: listener.name.clone(), hosts })
     };

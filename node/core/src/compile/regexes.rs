@@ -62,8 +62,8 @@ impl Regexes {
     }
 }
 
-/// The last line of a syntax error says what is wrong; those before draw where.
-fn one_line(error: &regex::Error) -> String {
+/// What is wrong with an expression, in one line; the others draw where.
+pub(crate) fn one_line(error: &regex::Error) -> String {
     match error {
         regex::Error::CompiledTooBig(limit) => format!("it would take more than {limit} bytes"),
         other => {

@@ -23,8 +23,6 @@ use crate::snapshot::{
     SessionAffinity, Timeouts,
 };
 
-pub use route::REGEX_SIZE_LIMIT;
-
 use gateway::GatewayEntry;
 use route::CompiledRoute;
 use service::Services;

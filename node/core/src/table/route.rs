@@ -3,16 +3,13 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method};
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 
-use super::host::covers;
 use super::{Action, FEATURES, RequestHead, query};
 use crate::compile::precedence::{Precedence, precedence};
+use crate::compile::{one_line, path_regex, value_regex};
 use crate::sanitize::path;
 use crate::snapshot::{Attachment, HostPattern, HttpMatch, Key, PathMatch, Route, Rule, StringMatch, ValueMatch};
-
-/// Bytes that a compiled regular expression may take; a larger one holds its route back.
-pub const REGEX_SIZE_LIMIT: usize = 1 << 20;
 
 /// A route, ready to be matched. Shared by all tables in which it is the same.
 #[derive(Debug)]
@@ -56,7 +53,7 @@ impl Value {
     fn compile(value: &StringMatch) -> Result<Self, String> {
         Ok(match value {
             StringMatch::Exact(text) => Value::Exact(text.clone()),
-            StringMatch::Regex(expression) => Value::Regex(regex(expression)?),
+            StringMatch::Regex(expression) => Value::Regex(compiled(expression, value_regex)?),
         })
     }
 
@@ -92,7 +89,7 @@ impl CompiledMatch {
             headers: m.headers.iter().map(header).collect::<Result<_, _>>()?,
             query: m.query.iter().map(parameter).collect::<Result<_, _>>()?,
             regex: match &m.path {
-                PathMatch::Regex(expression) => Some(anchored(expression)?),
+                PathMatch::Regex(expression) => Some(compiled(expression, path_regex)?),
                 _ => None,
             },
             path: canonical.path,
@@ -145,20 +142,9 @@ fn parameter(m: &ValueMatch) -> Result<(String, Value), String> {
     Ok((m.name.clone(), Value::compile(&m.value)?))
 }
 
-fn regex(expression: &str) -> Result<Regex, String> {
-    let compiled = RegexBuilder::new(expression).size_limit(REGEX_SIZE_LIMIT).build();
-    compiled.map_err(|error| {
-        // The last line says what is wrong; those before it draw where.
-        let error = error.to_string();
-        let what = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        format!("regular expression {expression:?}: {what}")
-    })
-}
-
-/// Anchored at both ends. Compiled alone first, or `a)|(b` would escape the anchors.
-fn anchored(expression: &str) -> Result<Regex, String> {
-    regex(expression)?;
-    regex(&format!("^(?:{expression})$"))
+/// By the compiler's own rules and limits, so that what compiled there compiles here.
+fn compiled(expression: &str, compile: fn(&str) -> Result<Regex, regex::Error>) -> Result<Regex, String> {
+    compile(expression).map_err(|error| format!("regular expression {expression:?}: {}", one_line(&error)))
 }
 
 impl CompiledRule {
@@ -211,9 +197,9 @@ impl CompiledRoute {
             for (number, rule) in self.rules.iter().enumerate() {
                 match &rule.host {
                     None => attachment.hosts.iter().for_each(|host| place(host, number)),
-                    Some(only) if attachment.hosts.iter().any(|host| covers(host, only)) => place(only, number),
+                    Some(only) if attachment.hosts.iter().any(|host| host.covers(only)) => place(only, number),
                     Some(only) => {
-                        attachment.hosts.iter().filter(|host| covers(only, host)).for_each(|host| place(host, number));
+                        attachment.hosts.iter().filter(|host| only.covers(host)).for_each(|host| place(host, number));
                     }
                 }
             }
