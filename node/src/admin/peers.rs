@@ -55,7 +55,7 @@ fn peer(context: &AdminContext, member: &Member, newest: HeadId, leader: bool, o
         lag: newest.rev.saturating_sub(facts.head.rev),
         leader,
         roles: roles.iter().filter(|(has, _)| *has).map(|(_, name)| (*name).to_owned()).collect(),
-        tunnel: if own { None } else { context.surroundings.tunnel(&facts.node) },
+        tunnel: if own || !member.alive { None } else { context.surroundings.tunnel(&facts.node) },
         certificate_not_after: i64::try_from(facts.cert_not_after).unwrap_or(i64::MAX),
         address: facts.sync.to_string(),
         self_: own,

@@ -181,7 +181,7 @@ async fn orderly<W: Write>(bench: &Bench<'_>, report: &mut Report<'_, W>) -> any
     let others: Vec<Node> = NODES.into_iter().filter(|node| *node != ended).collect();
     let probe = Probe::start(bench, &others)?;
     probe.running().await?;
-    report.record("SIGTERM drains", drained(bench, ended).await)?;
+    report.record("SIGTERM drains", drained(bench, ended, &others).await)?;
     report.record("drained peer is back", back(bench, ended).await)?;
     let counted = probe.stop().await;
     report.record("others, meanwhile", counted.map(Detail::Text))?;
@@ -191,14 +191,22 @@ async fn orderly<W: Write>(bench: &Bench<'_>, report: &mut Report<'_, W>) -> any
     Ok(())
 }
 
-async fn drained(bench: &Bench<'_>, ended: Node) -> anyhow::Result<Detail> {
+/// Slow requests to each other node's edge: some of them go to the pod of the node that ends.
+const SLOW_EACH: usize = 8;
+
+async fn drained(bench: &Bench<'_>, ended: Node, others: &[Node]) -> anyhow::Result<Detail> {
     let path = format!("/slow?delay-ms={}", SLOW.as_millis());
-    let slow = bench.team_b(ended, HOST, &path)?;
+    let edges = std::iter::once(ended).chain(others.iter().flat_map(|node| [*node; SLOW_EACH]));
+    let slow = edges.map(|node| bench.team_b(node, HOST, &path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let running = slow.len() as u64;
     let before = bench.echoes.counters().slow.load(Ordering::Relaxed);
     let order = async {
-        // Told to end only once the request has reached its pod.
+        // Told to end only once the requests have reached their pods.
         until(LIMIT, || async {
-            ensure!(bench.echoes.counters().slow.load(Ordering::Relaxed) > before, "the slow request reached no pod");
+            ensure!(
+                bench.echoes.counters().slow.load(Ordering::Relaxed) >= before + running,
+                "a slow request reached no pod"
+            );
             Ok(())
         })
         .await?;
@@ -206,15 +214,25 @@ async fn drained(bench: &Bench<'_>, ended: Node) -> anyhow::Result<Detail> {
         let process = bench.fleet.order(ended, Order::Terminate, END).await?;
         anyhow::Ok((process, start.elapsed()))
     };
-    let (answer, order) = tokio::join!(slow.send(), order);
+    let (answers, order) = tokio::join!(join_all(slow.iter().map(|ask| ask.send())), order);
     let (process, took) = order?;
-    answer.context("the running request was cut")?.echo().context("the running request failed")?;
+    let mut hosted = 0;
+    for answer in answers {
+        let echo = answer.context("a running request was cut")?.echo().context("a running request failed")?;
+        hosted += usize::from(echo.node == ended.name);
+    }
+    ensure!(hosted > 0, "no request ran on a pod of {}: the drain proves too little", ended.name);
     let how = process.ended.unwrap_or_default();
     ensure!(how == "exit code 0", "{} ended with {how}", ended.name);
     let bar = SLOW + IDLE_END;
     ensure!(took <= bar, "{} drained, but took {} to end; the bar is {}", ended.name, shown(took), shown(bar));
-    Ok(format!("{} let a request of {} finish and ended with {how} after {}", ended.name, shown(SLOW), shown(took))
-        .into())
+    Ok(format!(
+        "{} let {running} requests of {} finish ({hosted} of them in its pods) and ended with {how} after {}",
+        ended.name,
+        shown(SLOW),
+        shown(took)
+    )
+    .into())
 }
 
 #[cfg(test)]
