@@ -54,7 +54,7 @@ pub(super) async fn build(
     let base = Base::new(config, drain)?;
     let (head_sender, head) = watch::channel(HeadId::default());
     let (directory_sender, directory) = watch::channel(Arc::default());
-    let (tunnel, gossip, tunnel_runner) = base.tunnel(directory, head.clone())?;
+    let (tunnel, gossip, tunnel_runner) = base.tunnel(directory)?;
     let cluster = base.cluster(gossip, tasks);
     let members = cluster.members();
     let (view_sender, view) = watch::channel(Arc::default());
@@ -144,17 +144,12 @@ impl<'a> Base<'a> {
         Ok(Base { config, node, identity, run, keys, telemetry, drain })
     }
 
-    fn tunnel(
-        &self,
-        peers: PeerDirectory,
-        applied: watch::Receiver<HeadId>,
-    ) -> anyhow::Result<(Tunnel, GossipChannel, TunnelRunner)> {
+    fn tunnel(&self, peers: PeerDirectory) -> anyhow::Result<(Tunnel, GossipChannel, TunnelRunner)> {
         let config = TunnelConfig {
             listen: self.config.at(self.config.ports.tunnel),
             dial_from: self.config.base(),
             identity: self.identity.clone(),
             peers,
-            applied,
             reset_secret: self.run.reset_secret(&self.node),
         };
         let bound = Tunnel::bind(config)?;

@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshgate_core::snapshot::HeadId;
 use tokio::sync::watch;
 
 use super::Refusal;
@@ -25,8 +24,6 @@ pub struct TunnelConfig {
     pub identity: NodeIdentity,
     /// Whom it may dial. This node's own entry is ignored.
     pub peers: PeerDirectory,
-    /// The newest head this node has applied. The tunnel itself does not look at it.
-    pub applied: watch::Receiver<HeadId>,
     /// Keys stateless resets; the same after a restart, so that peers notice one at once.
     pub reset_secret: [u8; 32],
 }

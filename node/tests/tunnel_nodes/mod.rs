@@ -13,7 +13,6 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use meshgate_core::snapshot::HeadId;
 use meshgate_node::drain;
 use meshgate_node::identity::{InstanceId, NodeIdentity, NodeName, RunDir};
 use meshgate_node::tunnel::{
@@ -47,7 +46,6 @@ pub struct TestNode {
     pub gossip: Option<GossipChannel>,
     pub listen: SocketAddr,
     pub host: Arc<EchoHost>,
-    pub applied: watch::Sender<HeadId>,
     kill: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -118,13 +116,11 @@ impl Mesh {
     fn start(&self, name: &str, port: u16) -> TestNode {
         let node = NodeName::from(name);
         let identity = NodeIdentity::issue(&self.run, node.clone(), InstanceId::random()).unwrap();
-        let (applied, seen) = watch::channel(HeadId::default());
         let config = TunnelConfig {
             listen: SocketAddr::new(self.ip, port),
             dial_from: self.ip,
             identity,
             peers: self.directory.subscribe(),
-            applied: seen,
             reset_secret: self.run.reset_secret(&node),
         };
         let (tunnel, gossip, runner) = Tunnel::bind(config).unwrap();
@@ -143,7 +139,7 @@ impl Mesh {
             });
             // Nothing is said to peers: the runtime and all its connections just vanish.
         });
-        TestNode { tunnel, gossip: Some(gossip), listen, host, applied, kill: Some(kill), thread: Some(thread) }
+        TestNode { tunnel, gossip: Some(gossip), listen, host, kill: Some(kill), thread: Some(thread) }
     }
 }
 
