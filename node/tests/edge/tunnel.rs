@@ -148,13 +148,11 @@ impl Wire {
         let (mut tunnels, mut runners) = (Vec::new(), Vec::new());
         for (name, host) in [("n1", near), ("n2", far)] {
             let node = NodeName::from(name);
-            let (_, applied) = watch::channel(HeadId { epoch: 1, rev: 9 });
             let config = TunnelConfig {
                 listen: "127.0.0.1:0".parse().unwrap(),
                 dial_from: "127.0.0.1".parse().unwrap(),
                 identity: NodeIdentity::issue(&run, node.clone(), InstanceId::random()).unwrap(),
                 peers: peers.clone(),
-                applied,
                 reset_secret: run.reset_secret(&node),
             };
             let (tunnel, _gossip, runner) = Tunnel::bind(config).unwrap();
