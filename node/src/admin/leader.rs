@@ -317,7 +317,8 @@ fn rejected(reasons: Vec<String>) -> pb::WaitResponse {
     pb::WaitResponse { reasons, ..result("rejected") }
 }
 
-fn object_ref(request: &pb::WaitRequest) -> Option<ObjectRef> {
+/// The object that a wait is for; `None` for everything, or a kind that is not served.
+pub(super) fn object_ref(request: &pb::WaitRequest) -> Option<ObjectRef> {
     const KINDS: &[ObjectKind] = &[
         ObjectKind::GatewayClass,
         ObjectKind::Gateway,

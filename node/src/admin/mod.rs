@@ -19,7 +19,7 @@ use meshgate_proto::admin as pb;
 use meshgate_wire::LeaderVerifier;
 use tokio::sync::watch;
 
-use crate::cluster::Members;
+use crate::cluster::{LeaderClaim, Members};
 use crate::identity::NodeName;
 use crate::proxy::Totals;
 use crate::reconcile::LeaderHandle;
@@ -63,6 +63,17 @@ pub struct AdminContext {
     pub readiness: Arc<dyn Readiness>,
     /// Everything else.
     pub surroundings: Arc<dyn Surroundings>,
+}
+
+impl AdminContext {
+    /// Who leads, as far as is known here: this process by its own term, else what live peers say of
+    /// themselves, the highest epoch first.
+    fn leader_claim(&self) -> Option<LeaderClaim> {
+        if let Some(term) = self.leader.as_ref().and_then(LeaderHandle::term) {
+            return Some(LeaderClaim { epoch: term.epoch, node: self.node.clone(), since_ms: term.since_ms });
+        }
+        self.members.borrow().leader()
+    }
 }
 
 /// A head's id as a message.

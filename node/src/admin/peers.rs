@@ -18,7 +18,7 @@ pub fn short_root(roots: (Digest, Digest)) -> String {
 pub(super) fn list(context: &AdminContext) -> Vec<pb::Peer> {
     let members = context.members.borrow().clone();
     let newest = newest_head(context, members.alive());
-    let leader = super::service::leader_claim(context).map(|claim| claim.node);
+    let leader = context.leader_claim().map(|claim| claim.node);
     let mut peers: Vec<pb::Peer> = members
         .nodes()
         .map(|member| {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshgate_core::snapshot::HeadId;
+use meshgate_core::snapshot::{HeadId, Key, Resource};
 use meshgate_proto::admin as pb;
 use meshgate_proto::admin::admin_server::{Admin, AdminServer};
 use prost::Message;
@@ -12,10 +12,10 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
-use super::leader::{FINDINGS, LeaderSide, MAX_WAIT, WAIT};
+use super::leader::{FINDINGS, LeaderSide, MAX_WAIT, WAIT, object_ref};
 use super::{AdminContext, head_to_proto, peers, routes};
-use crate::cluster::LeaderClaim;
 use crate::drain::{Drain, Phase};
+use crate::reconcile::book::resource_key;
 use crate::replicate::ForwardError;
 
 /// The largest answer: `ListRoutes` of a mesh with tens of thousands of routes.
@@ -43,15 +43,6 @@ pub async fn serve(context: Arc<AdminContext>, listener: TcpListener, drain: Dra
     Ok(())
 }
 
-/// Who leads, as far as is known here: this process by its own term, else what live peers say, the
-/// highest epoch first.
-pub fn leader_claim(context: &AdminContext) -> Option<LeaderClaim> {
-    if let Some(term) = context.leader.as_ref().and_then(crate::reconcile::LeaderHandle::term) {
-        return Some(LeaderClaim { epoch: term.epoch, node: context.node.clone(), since_ms: term.since_ms });
-    }
-    context.members.borrow().leader()
-}
-
 struct Service(Arc<AdminContext>);
 
 impl Service {
@@ -64,7 +55,7 @@ impl Service {
     /// Has the leader answer.
     async fn forward(&self, method: &str, body: Vec<u8>, timeout: Duration) -> Result<bytes::Bytes, Status> {
         let nobody = || Status::unavailable("nobody leads as far as this peer knows; retry in a moment");
-        let claim = leader_claim(&self.0).ok_or_else(nobody)?;
+        let claim = self.0.leader_claim().ok_or_else(nobody)?;
         let address = {
             let members = self.0.members.borrow();
             members.nodes().find(|member| member.facts.node == claim.node).map(|member| member.facts.sync)
@@ -79,6 +70,20 @@ impl Service {
                 Status::unavailable(format!("the leader {} can't answer: {reason}; retry in a moment", claim.node))
             }
         })
+    }
+
+    /// The generation of a resource as it is applied here; 0 where it is not, or has none.
+    fn generation(&self, key: &Key) -> u64 {
+        let applied = self.0.applied.borrow().clone();
+        let resource = applied.and_then(|applied| {
+            let leaf = applied.snapshot.get(key)?;
+            meshgate_wire::decode(key.kind, &leaf.value).ok()
+        });
+        match resource {
+            Some(Resource::Route(route)) => route.generation,
+            Some(Resource::Gateway(gateway)) => gateway.generation,
+            _ => 0,
+        }
     }
 
     fn bound(&self) -> BTreeMap<(String, u32), Vec<String>> {
@@ -128,7 +133,7 @@ impl Admin for Service {
 
     async fn get_leader(&self, _: Request<pb::GetLeaderRequest>) -> Result<Response<pb::GetLeaderResponse>, Status> {
         let rev = self.0.applied.borrow().as_ref().map_or(0, |applied| applied.id().rev);
-        let response = leader_claim(&self.0).map_or_else(pb::GetLeaderResponse::default, |claim| {
+        let response = self.0.leader_claim().map_or_else(pb::GetLeaderResponse::default, |claim| {
             let since_ms = i64::try_from(claim.since_ms).unwrap_or(i64::MAX);
             pb::GetLeaderResponse { node: claim.node.to_string(), epoch: claim.epoch, since_ms, rev }
         });
@@ -137,12 +142,17 @@ impl Admin for Service {
 
     async fn wait(&self, request: Request<pb::WaitRequest>) -> Result<Response<pb::WaitResponse>, Status> {
         let request = request.into_inner();
+        let key = object_ref(&request).as_ref().and_then(resource_key);
+        let numbered = |mut response: pb::WaitResponse| {
+            response.generation = key.as_ref().map_or(0, |key| self.generation(key));
+            Response::new(response)
+        };
         if let Some(side) = self.leader_side() {
-            return Ok(Response::new(side.wait(request).await));
+            return Ok(numbered(side.wait(request).await));
         }
         let timeout = Duration::from_millis(request.timeout_ms).min(MAX_WAIT) + LEADER_TIMEOUT;
         let answer = self.forward(WAIT, request.encode_to_vec(), timeout).await?;
-        decode(answer).map(Response::new)
+        decode(answer).map(numbered)
     }
 
     async fn list_findings(
@@ -161,7 +171,7 @@ impl Admin for Service {
         let context = &self.0;
         let applied = context.applied.borrow().clone();
         let totals = context.surroundings.totals();
-        let claim = leader_claim(context);
+        let claim = context.leader_claim();
         let not_ready = context.readiness.not_ready();
         let alive = context.members.borrow().nodes().filter(|member| member.alive).count();
         let findings = self.leader_side().map_or(0, |side| side.leader.book().findings().len());

@@ -106,6 +106,7 @@ async fn wait(bench: &Bench<'_>, name: &str, deleted: bool) -> anyhow::Result<St
             said.live, said.expected, head.epoch, head.rev, said.took_ms
         );
         ensure!(said.result == "live", "wait says {}: {}", said.result, said.reasons.join(", "));
+        ensure!(deleted || said.generation > 0, "wait names no generation of {name}");
         ensure!(said.live == said.expected && said.expected > 0, "{text}");
         Ok(text)
     })
