@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn every_file_of_the_folder_is_carried() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/examples/demo");
+        let folder = Path::new(&std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs the tests"))
+            .join("../manifests/examples/demo");
         let mut names: Vec<String> = fs::read_dir(folder)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
