@@ -60,6 +60,9 @@ pub struct EdgeConfig {
     pub idle_timeout: Duration,
     /// From accept to the end of the TLS handshake.
     pub handshake_timeout: Duration,
+    /// How long a connection whose listener closes may take to begin its first request: it was
+    /// taken from the listener's queue, or its client has only just connected.
+    pub last_words: Duration,
 }
 
 impl Default for EdgeConfig {
@@ -72,6 +75,7 @@ impl Default for EdgeConfig {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             handshake_timeout: Duration::from_secs(10),
+            last_words: Duration::from_secs(1),
         }
     }
 }

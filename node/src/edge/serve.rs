@@ -51,10 +51,6 @@ const MAX_PENDING_RESETS: usize = 20;
 /// How often an HTTP/2 client is asked whether it is alive, and how long it may take to answer.
 const PING: Duration = Duration::from_secs(30);
 
-/// How long a connection whose listener closes may take to begin its first request: it was taken
-/// from the listener's queue, or its client has only just connected.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
 /// Serves a connection to its end.
 pub async fn serve(worker: Arc<Worker>, accepted: Accepted) {
     let Accepted { stream, client, bound, open } = accepted;
@@ -104,7 +100,7 @@ async fn plain(
 /// Ends some time after the listener began to close.
 async fn last_words(worker: &Worker, closing: &CancellationToken) {
     closing.cancelled().await;
-    worker.local.timer.at(Instant::now() + LAST_WORDS).await;
+    worker.local.timer.at(Instant::now() + worker.config.last_words).await;
 }
 
 async fn tls(

@@ -127,3 +127,13 @@ pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
     };
     tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
+
+/// Waits until nothing listens there. A SYN that meets the listener's end is dropped without an
+/// answer and sent again a second later, so a connect may not take that long.
+pub async fn refused(address: std::net::SocketAddr) {
+    let is_refused = || {
+        let connected = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50));
+        connected.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    };
+    until("it listens no more", is_refused).await;
+}

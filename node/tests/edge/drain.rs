@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::backend::Backend;
-use crate::client::{Client, until};
+use crate::client::{Client, PATIENCE, refused, until};
 use crate::http::{one, one_with};
 use crate::mesh::Options;
 use crate::resources::prefix;
@@ -23,7 +23,7 @@ async fn what_runs_finishes_and_what_is_new_is_refused() {
     ];
     until("both are asked", || a.requests() == 2).await;
     mesh.drain.advance(Phase::Draining);
-    until("it listens no more", || std::net::TcpStream::connect(address).is_err()).await;
+    refused(address).await;
     for slow in slow {
         let answer = slow.await.unwrap();
         assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "slow"));
@@ -69,7 +69,7 @@ async fn answered(mut stream: impl tokio::io::AsyncRead + Unpin) -> String {
 async fn what_waits_unread_when_the_listener_closes_is_answered() {
     let a = Backend::start("a").await;
     for round in 0..4 {
-        let config = EdgeConfig { threads: 1, ..EdgeConfig::default() };
+        let config = EdgeConfig { threads: 1, last_words: PATIENCE, ..EdgeConfig::default() };
         let options = Options { config, ..Options::default() };
         let (mesh, address) = one_with(options, &[("a", &a)], vec![prefix("/", "a")]).await;
         // Blocking sockets, so that nothing of this runtime runs between connect, write and drain.
@@ -80,7 +80,7 @@ async fn what_waits_unread_when_the_listener_closes_is_answered() {
         }
         mesh.drain.advance(Phase::Draining);
         if round % 2 == 0 {
-            until("it listens no more", || std::net::TcpStream::connect(address).is_err()).await;
+            refused(address).await;
         }
         // The others were connected, and send what they would have sent anyway.
         for stream in early.iter_mut().skip(25) {

@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::backend::Backend;
-use crate::client::{Client, until};
+use crate::client::{Client, refused, until};
 use crate::mesh::{Mesh, Options, impatient};
 use crate::resources::{listener, prefix};
 
@@ -182,7 +182,7 @@ async fn a_request_right_after_the_handshake_is_answered_although_the_listener_c
     let (mesh, address, _) = two_hosts(Options::default(), &a).await;
     let stream = connect(address, "a.example", &[b"http/1.1"], &rustls::version::TLS13).await.unwrap();
     mesh.drain.advance(Phase::Draining);
-    until("it listens no more", || std::net::TcpStream::connect(address).is_err()).await;
+    refused(address).await;
     let answer = Client::h1_over(stream).await.get("https://a.example/x").await;
     assert_eq!((answer.status.as_u16(), answer.header("connection")), (200, "close"));
     mesh.ended().await;
