@@ -63,6 +63,7 @@ pub async fn serve(worker: Arc<Worker>, accepted: Accepted) {
         tls: bound.protocol == Protocol::Https,
         client,
         sni: None,
+        tls_version: None,
         trusted: false,
     };
     let ended = match bound.protocol {
@@ -113,6 +114,14 @@ async fn tls(
     if is_h2 { h2(worker, closing, info, stream).await } else { h1(worker, closing, info, stream).await }
 }
 
+fn version_name(version: rustls::ProtocolVersion) -> &'static str {
+    match version {
+        rustls::ProtocolVersion::TLSv1_3 => "1.3",
+        rustls::ProtocolVersion::TLSv1_2 => "1.2",
+        _ => "unknown",
+    }
+}
+
 /// The TLS handshake, within its time and with few others at the same time.
 async fn shake_hands(
     worker: &Arc<Worker>,
@@ -128,7 +137,11 @@ async fn shake_hands(
         let table = worker.local.table();
         let config = worker.certificates.select(&table, &info.gateway, info.port, info.sni.as_deref());
         match config {
-            Some(config) => start.into_stream(config).await,
+            Some(config) => {
+                let stream = start.into_stream(config).await?;
+                info.tls_version = stream.get_ref().1.protocol_version().map(version_name);
+                Ok(stream)
+            }
             None => {
                 start.io.write_all(&UNRECOGNIZED_NAME).await?;
                 start.io.shutdown().await?;

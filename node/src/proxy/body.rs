@@ -25,7 +25,7 @@ pub struct ResponseBody {
 }
 
 /// Where the bytes come from.
-pub(super) enum Inner {
+pub enum Inner {
     /// From the proxy itself.
     Own(Bytes),
     /// From a pod.
@@ -79,9 +79,12 @@ impl ResponseBody {
     }
 }
 
-impl Inner {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self {
+impl Body for Inner {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
             Inner::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
             Inner::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Inner::Pooled(body) => Pin::new(body).poll_frame(cx),
@@ -95,7 +98,7 @@ impl Body for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = clean(self.inner.poll_frame(cx));
+        let polled = clean(Pin::new(&mut self.inner).poll_frame(cx));
         match &polled {
             Poll::Pending if self.late(cx) => {
                 self.broke("timeout");
@@ -105,6 +108,9 @@ impl Body for ResponseBody {
             Poll::Ready(None) => self.ended(),
             Poll::Ready(Some(Ok(frame))) => {
                 let read = frame.data_ref().map_or(0, |data| data.len() as u64);
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.sent_bytes(read);
+                }
                 self.left = self.left.map(|left| left.saturating_sub(read));
                 if self.left == Some(0) || self.inner_ended() {
                     self.ended();

@@ -15,9 +15,9 @@ use super::access_log::AccessLog;
 use super::clock::Clock;
 use super::lock;
 use super::metrics::ProxyMetrics;
+use super::mirror::Mirrors;
 use super::pool::Pool;
 use super::remote::Remote;
-use super::retry::RetryBudget;
 use super::timer::CoarseTimer;
 use super::view::View;
 use crate::identity::NodeName;
@@ -45,6 +45,8 @@ pub struct ProxyContext {
     pub access_log: AccessLog,
     /// Responses say how they came (`x-meshgate-via`). For demos and tests.
     pub debug_headers: bool,
+    /// Requests in flight that an endpoint may have from this peer.
+    pub max_requests_per_endpoint: u32,
     /// Bytes of request bodies that are kept for another attempt, in the whole process.
     pub retained: Arc<AtomicUsize>,
 }
@@ -56,7 +58,8 @@ pub struct Local {
     pub pool: Pool,
     /// Deadlines.
     pub timer: CoarseTimer,
-    pub(super) retries: RetryBudget,
+    /// Copies of requests that are on their way.
+    pub(super) mirrors: Mirrors,
     view: Mutex<Arc<View>>,
 }
 
@@ -73,6 +76,8 @@ pub struct ConnectionInfo {
     pub client: SocketAddr,
     /// Server name of the TLS handshake.
     pub sni: Option<String>,
+    /// Version of TLS, as logs show it.
+    pub tls_version: Option<&'static str>,
     /// The client is a trusted hop.
     pub trusted: bool,
 }
@@ -83,7 +88,7 @@ impl Local {
         Local {
             pool: Pool::new(context.source),
             timer: CoarseTimer::default(),
-            retries: RetryBudget::default(),
+            mirrors: Mirrors::default(),
             view: Mutex::new(Arc::new(View::new(context.table.load_full()))),
             context,
         }

@@ -8,6 +8,7 @@
 
 pub mod access_log;
 mod answer;
+mod attempt;
 pub mod body;
 mod clock;
 mod context;
@@ -18,10 +19,12 @@ mod host;
 mod latency;
 pub mod meter;
 pub mod metrics;
+mod mirror;
 mod plan;
 pub mod pool;
 mod remote;
 mod retry;
+mod tee;
 mod timer;
 mod view;
 

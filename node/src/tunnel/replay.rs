@@ -90,6 +90,11 @@ impl Replay {
         }
     }
 
+    /// Another attempt could read it from its start.
+    pub fn returns(&self) -> bool {
+        self.0.as_ref().is_none_or(|shared| !lock(shared).forgotten)
+    }
+
     /// The body is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()

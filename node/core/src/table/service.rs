@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::topology::{Place, Wish};
 use super::{Endpoint, Hosted, ServicePort};
 use crate::balance::EndpointState;
 use crate::snapshot::{self, AppProtocol, Key, Resource, SessionAffinity};
@@ -19,6 +20,10 @@ pub(super) struct Services {
     owners: Arc<HashMap<Key, Key>>,
     /// Endpoints by node; those without one are under the empty name.
     nodes: HashMap<Arc<str>, Arc<Addresses>>,
+    /// Where this peer is said to be.
+    place: Arc<Place>,
+    /// Where it is, with what the endpoints of its node say.
+    found: Arc<Place>,
 }
 
 type Addresses = HashMap<SocketAddr, Address>;
@@ -27,7 +32,14 @@ type Addresses = HashMap<SocketAddr, Address>;
 #[derive(Clone, Debug)]
 struct Address {
     state: Arc<EndpointState>,
-    listed: BTreeMap<Key, Hosted>,
+    listed: BTreeMap<Key, Listed>,
+}
+
+/// What a Service says about an address.
+#[derive(Clone, Debug)]
+struct Listed {
+    hosted: Hosted,
+    zone: Option<Arc<str>>,
 }
 
 /// A Service: what it was made from and what it offers.
@@ -43,6 +55,12 @@ struct Entry {
 type Merged<'r> = BTreeMap<&'r str, Vec<(SocketAddr, &'r snapshot::Endpoint)>>;
 
 impl Services {
+    /// No Services, seen from `place`.
+    pub(super) fn at(place: Place) -> Self {
+        let place = Arc::new(place);
+        Services { found: Arc::clone(&place), place, ..Services::default() }
+    }
+
     /// A Service's port.
     pub(super) fn port(&self, service: &Key, port: u16) -> Option<&ServicePort> {
         self.entries.get(service)?.ports.iter().find(|(number, _)| *number == port).map(|(_, port)| port)
@@ -53,8 +71,8 @@ impl Services {
         let Some(found) = self.nodes.get(node).and_then(|addresses| addresses.get(&address)) else {
             return Hosted::NotHere;
         };
-        let here = found.listed.values().find(|hosted| matches!(hosted, Hosted::Here(_)));
-        here.copied().unwrap_or(Hosted::Terminating)
+        let here = found.listed.values().find(|listed| matches!(listed.hosted, Hosted::Here(_)));
+        here.map_or(Hosted::Terminating, |listed| listed.hosted)
     }
 
     /// The next state: Services and slices changed (`Some`) or went (`None`).
@@ -84,7 +102,24 @@ impl Services {
         }
         dirty.iter().for_each(|key| next.unlist(key));
         dirty.iter().for_each(|key| next.rebuild(key, self));
+        next.find_place();
         next
+    }
+
+    /// Learns the zone, where it was not said, from the endpoints of the peer's own node. All
+    /// Services are sorted anew when it changes, which it hardly ever does.
+    fn find_place(&mut self) {
+        let Some(node) = self.place.node.as_deref().filter(|_| self.place.zone.is_none()) else { return };
+        let listed = self.nodes.get(node).into_iter().flat_map(|addresses| addresses.values());
+        let zone = listed.flat_map(|address| address.listed.values()).filter_map(|listed| listed.zone.as_ref()).min();
+        if zone == self.found.zone.as_ref() {
+            return;
+        }
+        self.found = Arc::new(Place { node: self.place.node.clone(), zone: zone.cloned() });
+        let old = self.clone();
+        let all: Vec<Key> = self.entries.keys().cloned().collect();
+        all.iter().for_each(|key| self.unlist(key));
+        all.iter().for_each(|key| self.rebuild(key, &old));
     }
 
     /// Takes a slice from the Service that has it, which is returned.
@@ -136,15 +171,24 @@ impl Services {
             for (address, endpoint) in endpoints {
                 let leaving = endpoint.terminating && !endpoint.ready && any_ready;
                 let hosted = if leaving { Hosted::Terminating } else { Hosted::Here(app) };
-                entry.listed.push(self.list(key, endpoint.node.as_deref(), *address, hosted, old));
+                entry.listed.push(self.list(key, endpoint, *address, hosted, old));
             }
         }
         let ports = declared.map(|service| service.ports.as_slice()).unwrap_or_default();
         let affinity = declared.map_or(SessionAffinity::default(), |service| service.affinity);
+        let wish = declared.map_or(Wish::default(), Wish::of);
         let of = |port: &snapshot::ServicePort| {
             let all = merged.get(port.name.as_str()).map(Vec::as_slice).unwrap_or_default();
-            let endpoints = eligible(all).filter_map(|(address, endpoint)| self.endpoint(*address, endpoint)).collect();
-            (port.port, ServicePort { app: port.app, affinity, endpoints })
+            let (near, far) = wish.split(&self.found, eligible(all));
+            let made = |listed: &[&(SocketAddr, &snapshot::Endpoint)]| -> Vec<Endpoint> {
+                listed.iter().filter_map(|(address, endpoint)| self.endpoint(*address, endpoint)).collect()
+            };
+            let mut endpoints = made(&near);
+            let preferred = endpoints.len();
+            endpoints.extend(made(&far));
+            let known = old.port(key, port.port);
+            let retries = known.map_or_else(Arc::default, |known| Arc::clone(&known.retries));
+            (port.port, ServicePort { app: port.app, affinity, endpoints, preferred, retries })
         };
         entry.ports = ports.iter().map(of).collect();
         self.entries.insert(key.clone(), Arc::new(entry));
@@ -154,13 +198,14 @@ impl Services {
     fn list(
         &mut self,
         service: &Key,
-        node: Option<&str>,
+        endpoint: &snapshot::Endpoint,
         address: SocketAddr,
         hosted: Hosted,
         old: &Services,
     ) -> (Arc<str>, SocketAddr) {
-        let node = node.unwrap_or_default();
+        let node = endpoint.node.as_deref().unwrap_or_default();
         let node: Arc<str> = self.nodes.get_key_value(node).map_or_else(|| node.into(), |(node, _)| Arc::clone(node));
+        let is_own = self.place.node.as_deref() == Some(&*node);
         let addresses = Arc::make_mut(self.nodes.entry(Arc::clone(&node)).or_default());
         let found = addresses.entry(address).or_insert_with(|| {
             let known = old.nodes.get(&node).and_then(|addresses| addresses.get(&address));
@@ -168,9 +213,10 @@ impl Services {
             Address { state, listed: BTreeMap::new() }
         });
         // One address under two port names: usable if either says so.
-        let said = found.listed.entry(service.clone()).or_insert(hosted);
-        if matches!(said, Hosted::Terminating) {
-            *said = hosted;
+        let zone = || endpoint.zone.as_deref().filter(|_| is_own).map(Arc::from);
+        let said = found.listed.entry(service.clone()).or_insert_with(|| Listed { hosted, zone: zone() });
+        if matches!(said.hosted, Hosted::Terminating) {
+            said.hosted = hosted;
         }
         (node, address)
     }
