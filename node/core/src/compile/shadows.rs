@@ -8,14 +8,16 @@ use super::Finding;
 use super::codes;
 use super::routes::{NEVER, Unit};
 use crate::intent::{ObjectKind, ObjectRef};
-use crate::snapshot::{HostPattern, HttpMatch, Key, Kind, PathMatch, Resource, Route, StringMatch, ValueMatch};
+use crate::snapshot::{
+    HostPattern, HttpMatch, Key, Kind, PathMatch, Resource, Route, RouteHost, StringMatch, ValueMatch,
+};
 
 /// Where routes meet: on one host of one listener.
 #[derive(PartialEq, Eq, Hash)]
 struct Place<'a> {
     gateway: &'a Key,
     listener: &'a str,
-    host: &'a HostPattern,
+    host: &'a RouteHost,
 }
 
 /// What they can contest there.
@@ -58,7 +60,7 @@ pub(crate) fn find(resources: &BTreeMap<Key, Resource>, units: &BTreeMap<Key, Un
             for (rule, index, contest) in contests(route, place.host) {
                 let owner: &&Key = owners.entry(contest).or_insert(key);
                 if owner != key {
-                    findings.push(finding(key, owner, place.host, (rule, index), units.get(key)));
+                    findings.push(finding(key, owner, &place.host.served, (rule, index), units.get(key)));
                 }
             }
         }
@@ -67,9 +69,9 @@ pub(crate) fn find(resources: &BTreeMap<Key, Resource>, units: &BTreeMap<Key, Un
 }
 
 /// All matches of a route on a host, each with its rule and number.
-fn contests<'a>(route: &'a Route, host: &HostPattern) -> impl Iterator<Item = (usize, usize, Contest<'a>)> {
+fn contests<'a>(route: &'a Route, host: &RouteHost) -> impl Iterator<Item = (usize, usize, Contest<'a>)> {
     let here = route.rules.iter().enumerate();
-    let here = here.filter(move |(_, rule)| rule.host.as_ref().is_none_or(|only| only == host));
+    let here = here.filter(move |(_, rule)| rule.host.as_ref().is_none_or(|only| *only == host.served));
     here.flat_map(|(rule, declared)| {
         let live = declared.matches.iter().enumerate().filter(|(_, one)| !never(one));
         live.map(move |(index, one)| {
@@ -89,6 +91,7 @@ fn path(path: &PathMatch) -> (u8, &str) {
         PathMatch::Exact(path) => (0, path),
         PathMatch::Prefix(path) => (1, path.trim_end_matches('/')),
         PathMatch::Regex(path) => (2, path),
+        PathMatch::RegexPrefix(path) => (3, path),
     }
 }
 

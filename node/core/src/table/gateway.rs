@@ -102,7 +102,7 @@ fn update_hosts(gateway: &Key, listener: &str, old: &Arc<Hosts>, changed: &[Chan
     let mut touched: HashMap<&HostPattern, Vec<Candidate>> = HashMap::new();
     for (before, after) in changed {
         if let Some(before) = before {
-            before.placements(gateway, listener, |host, _| {
+            before.placements(gateway, listener, |host, _, _| {
                 touched.entry(host).or_default();
             });
         }
@@ -146,9 +146,9 @@ fn place<'r>(
     listener: &str,
     by_host: &mut HashMap<&'r HostPattern, Vec<Candidate>>,
 ) {
-    route.placements(gateway, listener, |host, rule| {
+    route.placements(gateway, listener, |host, declared, rule| {
         let matches = 0..route.rules[rule].matches.len();
-        let candidates = matches.map(|index| Candidate { route: Arc::clone(route), rule, index });
+        let candidates = matches.map(|index| Candidate { declared, route: Arc::clone(route), rule, index });
         by_host.entry(host).or_default().extend(candidates);
     });
 }

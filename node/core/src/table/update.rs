@@ -32,11 +32,12 @@ pub(super) fn update(old: &Table, head: HeadId, changes: &[Change]) -> Table {
             (Kind::HttpRoute | Kind::Ingress, None) => next.replace_route(key, None, &mut routes),
             (Kind::Service, Some(Resource::Service(_)) | None)
             | (Kind::Endpoints, Some(Resource::Endpoints(_)) | None) => services.push((key, resource)),
-            (Kind::Certificate, Some(Resource::Certificate(_))) => {
+            (Kind::Certificate, Some(Resource::Certificate(_)))
+            | (Kind::TrustBundle, Some(Resource::TrustBundle(_))) => {
                 let certificates = Arc::make_mut(&mut next.certificates);
                 certificates.extend(resource.map(|resource| (key.clone(), Arc::clone(resource))));
             }
-            (Kind::Certificate, None) => drop(Arc::make_mut(&mut next.certificates).remove(key)),
+            (Kind::Certificate | Kind::TrustBundle, None) => drop(Arc::make_mut(&mut next.certificates).remove(key)),
             (Kind::Other(_), _) => {}
             (_, Some(_)) => next.hold(key, "its content does not belong to its kind".to_owned()),
         }

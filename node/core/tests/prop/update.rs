@@ -77,7 +77,12 @@ const NODE: &str = "m1";
 
 fn service(name: &str) -> (Key, Option<Arc<Resource>>) {
     let port = ServicePort { name: String::new(), port: 80, app: AppProtocol::Http1 };
-    let service = Service { ports: vec![port], affinity: SessionAffinity::None };
+    let service = Service {
+        ports: vec![port],
+        affinity: SessionAffinity::None,
+        distribution: Default::default(),
+        internal_local: false,
+    };
     (Key::new(Kind::Service, "n1", name), Some(Arc::new(Resource::Service(service))))
 }
 
@@ -90,6 +95,8 @@ fn slice(of: &str, addresses: &[u8]) -> (Key, Option<Arc<Resource>>) {
         ready: true,
         serving: true,
         terminating: false,
+        for_zones: vec![],
+        for_nodes: vec![],
     };
     let endpoints = addresses.iter().map(endpoint).collect();
     let service = Key::new(Kind::Service, "n1", of);
