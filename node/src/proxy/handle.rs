@@ -1,7 +1,6 @@
 //! A client's request, from its head to its answer's.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
@@ -28,7 +27,6 @@ pub async fn handle(
     connection: Arc<ConnectionInfo>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let arrived = Instant::now();
     let (mut parts, body) = request.into_parts();
     let context = local.context();
     let mut exchange = Exchange::begin(&local, &connection, &parts);
@@ -54,14 +52,13 @@ pub async fn handle(
     let forward = Forward {
         context,
         local: &local,
-        client: connection.client,
+        connection: &connection,
         head: view.table.head(),
         port,
         filters: [&matched.action.filters, &backend.filters],
         timeouts: matched.action.timeouts,
         body: Replay::new(body, &context.retained),
         parts,
-        arrived,
     };
     let mut response = forward::forward(forward, exchange).await;
     if context.debug_headers {

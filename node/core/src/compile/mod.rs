@@ -25,7 +25,7 @@ mod verdicts;
 
 pub use compiler::Compiler;
 pub(crate) use regexes::one_line;
-pub use regexes::{REGEX_NEST_LIMIT, REGEX_SIZE_LIMIT, path_regex, value_regex};
+pub use regexes::{REGEX_NEST_LIMIT, REGEX_SIZE_LIMIT, path_prefix_regex, path_regex, value_regex};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

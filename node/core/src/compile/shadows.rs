@@ -12,14 +12,14 @@ use super::Finding;
 use super::codes;
 use super::routes::{NEVER, Unit};
 use crate::intent::{ObjectKind, ObjectRef};
-use crate::snapshot::{HostPattern, HttpMatch, Key, Kind, PathMatch, Route, StringMatch, ValueMatch};
+use crate::snapshot::{HostPattern, HttpMatch, Key, Kind, PathMatch, Route, RouteHost, StringMatch, ValueMatch};
 
 /// What objects can contest: a match on one host of one listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Contest {
     gateway: Key,
     listener: String,
-    host: HostPattern,
+    host: RouteHost,
     path: (u8, String),
     method: Option<String>,
     headers: Vec<ValueMatch>,
@@ -104,7 +104,7 @@ impl Shadows {
     pub(crate) fn findings(&self, key: &Key, route: &Route, unit: Option<&Unit>) -> Vec<Finding> {
         let lost = contests(route).filter_map(|(rule, index, contest)| {
             let owner = self.contests.get(&contest)?.first()?.key();
-            (owner != *key).then(|| finding(key, &owner, &contest.host, (rule, index), unit))
+            (owner != *key).then(|| finding(key, &owner, &contest.host.served, (rule, index), unit))
         });
         lost.collect()
     }
@@ -131,9 +131,9 @@ fn contests(route: &Route) -> impl Iterator<Item = (usize, usize, Contest)> {
 }
 
 /// All matches of a route on a host, each with its rule and number.
-fn matches<'a>(route: &'a Route, host: &HostPattern) -> impl Iterator<Item = (usize, usize, &'a HttpMatch)> {
+fn matches<'a>(route: &'a Route, host: &RouteHost) -> impl Iterator<Item = (usize, usize, &'a HttpMatch)> {
     let here = route.rules.iter().enumerate();
-    let here = here.filter(move |(_, rule)| rule.host.as_ref().is_none_or(|only| only == host));
+    let here = here.filter(move |(_, rule)| rule.host.as_ref().is_none_or(|only| *only == host.served));
     here.flat_map(|(rule, declared)| {
         let live = declared.matches.iter().enumerate().filter(|(_, one)| !never(one));
         live.map(move |(index, one)| (rule, index, one))
@@ -145,6 +145,7 @@ fn path(path: &PathMatch) -> (u8, String) {
         PathMatch::Exact(path) => (0, path.clone()),
         PathMatch::Prefix(path) => (1, path.trim_end_matches('/').to_owned()),
         PathMatch::Regex(path) => (2, path.clone()),
+        PathMatch::RegexPrefix(path) => (3, path.clone()),
     }
 }
 

@@ -1,12 +1,12 @@
 //! Gateways: listeners by port and hostname, and the routes of each listener by host.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::host::HostMap;
 use super::path::{Candidate, PathIndex};
 use super::route::CompiledRoute;
-use crate::snapshot::{Gateway, GatewayAddress, Key, Listener, Protocol};
+use crate::snapshot::{Gateway, GatewayAddress, HostPattern, Key, Listener, Protocol, Specificity};
 
 /// The routes of a listener. Unchanged hosts are shared between tables.
 pub(super) type Hosts = HostMap<Arc<PathIndex>>;
@@ -137,32 +137,42 @@ impl ListenerEntry {
     }
 
     fn displace(&mut self, gateway: &Key, route: &Arc<CompiledRoute>) -> usize {
-        let (hosts, mut touched) = (&mut self.hosts, 0);
-        route.placements(gateway, &self.listener.name, |host, rule| {
-            let Some(paths) = hosts.get_mut(host).map(Arc::make_mut) else { return };
-            for index in 0..route.rules[rule].matches.len() {
-                paths.remove(&Candidate { route: Arc::clone(route), rule, index });
-                touched += 1;
-            }
+        let candidates = self.candidates(gateway, route);
+        for (host, candidate) in &candidates {
+            let Some(paths) = self.hosts.get_mut(host).map(Arc::make_mut) else { continue };
+            paths.remove(candidate);
             if paths.is_empty() {
-                hosts.remove(host);
+                self.hosts.remove(host);
             }
-        });
-        touched
+        }
+        candidates.len()
     }
 
     fn place(&mut self, gateway: &Key, route: &Arc<CompiledRoute>) -> usize {
-        let (hosts, mut touched) = (&mut self.hosts, 0);
-        route.placements(gateway, &self.listener.name, |host, rule| {
-            for index in 0..route.rules[rule].matches.len() {
-                if hosts.get(host).is_none() {
-                    hosts.insert(host, Arc::default());
-                }
-                let candidate = Candidate { route: Arc::clone(route), rule, index };
-                hosts.get_mut(host).map(Arc::make_mut).into_iter().for_each(|paths| paths.add(candidate.clone()));
-                touched += 1;
+        let candidates = self.candidates(gateway, route);
+        let touched = candidates.len();
+        for (host, candidate) in candidates {
+            if self.hosts.get(host).is_none() {
+                self.hosts.insert(host, Arc::default());
             }
-        });
+            if let Some(paths) = self.hosts.get_mut(host) {
+                Arc::make_mut(paths).add(candidate);
+            }
+        }
         touched
+    }
+
+    /// What a route has on the hosts of this listener. Of several hostnames that lead to one host, the
+    /// most specific counts.
+    fn candidates<'r>(&self, gateway: &Key, route: &'r Arc<CompiledRoute>) -> Vec<(&'r HostPattern, Candidate)> {
+        let mut rules: BTreeMap<(&HostPattern, usize), Specificity> = BTreeMap::new();
+        route.placements(gateway, &self.listener.name, |host, declared, rule| {
+            rules.entry((host, rule)).and_modify(|known| *known = declared.min(*known)).or_insert(declared);
+        });
+        let of_rule = |((host, rule), declared): ((&'r HostPattern, usize), Specificity)| {
+            let matches = 0..route.rules[rule].matches.len();
+            matches.map(move |index| (host, Candidate { declared, route: Arc::clone(route), rule, index }))
+        };
+        rules.into_iter().flat_map(of_rule).collect()
     }
 }

@@ -86,25 +86,15 @@ impl<T: Clone> HostMap<T> {
         self.any.as_ref().and_then(f)
     }
 
-    /// All patterns with their values, in the order of [`specificity`].
+    /// All patterns with their values, the most specific first.
     pub(super) fn sorted(&self) -> Vec<(HostPattern, &T)> {
         let exact = self.exact.iter().map(|(name, value)| (HostPattern::Exact(name.to_string()), value));
         let one = self.one_label.iter().map(|(name, value)| (HostPattern::WildcardOneLabel(name.to_string()), value));
         let wild = self.wildcard.iter().map(|(name, value)| (HostPattern::Wildcard(name.to_string()), value));
         let any = self.any.iter().map(|value| (HostPattern::Any, value));
         let mut all: Vec<_> = exact.chain(one).chain(wild).chain(any).collect();
-        all.sort_by(|(a, _), (b, _)| specificity(a).cmp(&specificity(b)).then_with(|| a.cmp(b)));
+        all.sort_by(|(a, _), (b, _)| a.specificity().cmp(&b.specificity()).then_with(|| a.cmp(b)));
         all
-    }
-}
-
-/// Orders patterns: exact, longer wildcards before shorter, any. The smaller is more specific.
-fn specificity(pattern: &HostPattern) -> (u8, std::cmp::Reverse<usize>, u8) {
-    match pattern {
-        HostPattern::Exact(_) => (0, std::cmp::Reverse(0), 0),
-        HostPattern::WildcardOneLabel(suffix) => (1, std::cmp::Reverse(suffix.len()), 0),
-        HostPattern::Wildcard(suffix) => (1, std::cmp::Reverse(suffix.len()), 1),
-        HostPattern::Any => (2, std::cmp::Reverse(0), 0),
     }
 }
 

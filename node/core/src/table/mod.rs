@@ -19,9 +19,10 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::balance::EndpointState;
+use crate::filter::MatchedPath;
 use crate::snapshot::{
-    AppProtocol, Backend, Certificate, Filter, GatewayAddress, HeadId, HostPattern, Key, PathMatch, Protocol, Resource,
-    SessionAffinity, Timeouts,
+    AppProtocol, Backend, Certificate, Filter, GatewayAddress, HeadId, HostPattern, Key, Listener, Protocol, Resource,
+    Retry, SessionAffinity, Timeouts, TrustBundle,
 };
 
 use gateway::GatewayEntry;
@@ -45,6 +46,7 @@ pub struct Table {
     gateways: SharedMap<Key, Arc<GatewayEntry>>,
     routes: SharedMap<Key, Arc<CompiledRoute>>,
     services: Services,
+    /// Certificates and trust bundles.
     certificates: SharedMap<Key, Arc<Resource>>,
     listening: Arc<Listening>,
     touched: usize,
@@ -116,8 +118,8 @@ pub struct Matched<'t> {
     pub route: &'t Key,
     /// Index of the rule in the route.
     pub rule: usize,
-    /// The prefix that matched, for prefix rewrites; `None` for exact and regex matches.
-    pub prefix: Option<&'t str>,
+    /// How the path was matched, for rewrites.
+    pub path: MatchedPath<'t>,
     /// What the rule does.
     pub action: &'t Action,
 }
@@ -131,6 +133,8 @@ pub struct Action {
     pub backends: Vec<Backend>,
     /// Timeouts.
     pub timeouts: Timeouts,
+    /// When to try again; `None` is the peer's own rule.
+    pub retry: Option<Retry>,
     /// Every request gets 500.
     pub broken: bool,
 }
@@ -278,6 +282,21 @@ impl Table {
         }
     }
 
+    /// The listener that a TLS client which names `sni` meets on a Gateway's port: its TLS
+    /// versions, and which client certificates it asks for.
+    pub fn listener(&self, gateway: &Key, port: u16, sni: Option<&str>) -> Option<&Listener> {
+        let entry = self.gateways.get(gateway)?.listener(port, &canonical(sni.unwrap_or_default()))?;
+        Some(&entry.listener)
+    }
+
+    /// The certificates of authorities that a listener trusts ([`crate::snapshot::ClientValidation::trust`]).
+    pub fn trust_bundle(&self, key: &Key) -> Option<&TrustBundle> {
+        match &**self.certificates.get(key)? {
+            Resource::TrustBundle(bundle) => Some(bundle),
+            _ => None,
+        }
+    }
+
     /// Decides a request that came in on a Gateway's port.
     ///
     /// The listener is the one whose hostname matches the host most specifically, and no other
@@ -294,15 +313,11 @@ impl Table {
             }
         }
         let Some(found) = listener.hosts.find(head.host, |paths| paths.find(head)) else { return NO_ROUTE };
-        let prefix = match &found.compiled().path {
-            PathMatch::Prefix(prefix) => Some(prefix.as_str()),
-            PathMatch::Exact(_) | PathMatch::Regex(_) => None,
-        };
         Decision::Rule(Matched {
             listener: &listener.listener.name,
             route: &found.route.key,
             rule: found.rule,
-            prefix,
+            path: found.compiled().matched(),
             action: &found.route.rules[found.rule].action,
         })
     }

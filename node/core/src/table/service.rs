@@ -100,7 +100,9 @@ impl Services {
     }
 
     fn change(&mut self, service: &Key, change: impl FnOnce(&mut Entry)) {
-        self.entries.get_or_default(service).map(|entry| change(Arc::make_mut(entry)));
+        if let Some(entry) = self.entries.get_or_default(service) {
+            change(Arc::make_mut(entry));
+        }
     }
 
     /// Removes what a Service says of addresses; addresses nobody lists any more go. Returns how

@@ -34,11 +34,14 @@ pub(super) fn update(old: &Table, head: HeadId, changes: &[Change]) -> Table {
             (Kind::HttpRoute | Kind::Ingress, None) => next.replace_route(key, None, &mut routes),
             (Kind::Service, Some(Resource::Service(_)) | None)
             | (Kind::Endpoints, Some(Resource::Endpoints(_)) | None) => services.push((key, resource)),
-            (Kind::Certificate, Some(Resource::Certificate(_))) => {
+            (Kind::Certificate, Some(Resource::Certificate(_)))
+            | (Kind::TrustBundle, Some(Resource::TrustBundle(_))) => {
                 certificates = true;
                 resource.map(|resource| next.certificates.insert(key.clone(), Arc::clone(resource)));
             }
-            (Kind::Certificate, None) => certificates |= next.certificates.remove(key).is_some(),
+            (Kind::Certificate | Kind::TrustBundle, None) => {
+                certificates |= next.certificates.remove(key).is_some();
+            }
             (Kind::Other(_), _) => {}
             (_, Some(_)) => next.hold(key, "its content does not belong to its kind".to_owned()),
         }

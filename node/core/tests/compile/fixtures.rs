@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use meshgate_core::compile::{AddressMode, Allocations, Change, Compiled, Compiler, Condition, ObjectStatus, Settings};
 use meshgate_core::intent::*;
-use meshgate_core::snapshot::{self, Filter, HttpMatch, Key, Kind, PathMatch, Resource, SessionAffinity, Timeouts};
+use meshgate_core::snapshot::{self, HttpMatch, Key, Kind, PathMatch, Resource, SessionAffinity, Timeouts};
 
 pub fn settings() -> Settings {
     Settings {
@@ -50,6 +50,8 @@ pub fn listener(text: &str) -> Listener {
         hostname: words.get(3).map(ToString::to_string),
         tls_terminate: true,
         certificates: Vec::new(),
+        versions: snapshot::TlsVersions::default(),
+        clients: None,
         allowed_namespaces: AllowedNamespaces::All,
         allowed_kinds: Vec::new(),
     }
@@ -62,13 +64,14 @@ pub fn tls(text: &str, secrets: &[&str]) -> Listener {
             Some((namespace, name)) => (Some(namespace.to_owned()), name),
             None => (None, *secret),
         };
-        SecretRef { group: String::new(), kind: "Secret".into(), namespace, name: name.into() }
+        ObjectReference { group: String::new(), kind: "Secret".into(), namespace, name: name.into() }
     };
     Listener { certificates: secrets.iter().map(reference).collect(), ..listener(text) }
 }
 
 pub fn secret(name: &str) -> Object {
-    let certificate = Certificate { chain: vec![vec![1]], key_hash: [7; 32], dns_names: vec![], not_after: 0 };
+    let certificate =
+        Certificate { chain: vec![vec![1]], key_hash: [7; 32], dns_names: vec![], not_after: 0, authorities: vec![] };
     object(ObjectKind::Secret, name, Spec::Certificate(certificate))
 }
 
@@ -98,7 +101,13 @@ pub fn service(name: &str, ports: &[&str]) -> Object {
         let port = number.parse().expect("a port");
         ServicePort { name: name.into(), port, protocol: "TCP".into(), app_protocol: None }
     });
-    let spec = Service { ports: ports.collect(), external_name: None, affinity: SessionAffinity::None };
+    let spec = Service {
+        ports: ports.collect(),
+        external_name: None,
+        affinity: SessionAffinity::None,
+        distribution: snapshot::TrafficDistribution::Any,
+        internal_local: false,
+    };
     object(ObjectKind::Service, name, Spec::Service(spec))
 }
 
@@ -111,6 +120,8 @@ pub fn slice(name: &str, service: Option<&str>, endpoints: usize) -> Object {
         ready: true,
         serving: true,
         terminating: false,
+        for_zones: vec![],
+        for_nodes: vec![],
     };
     let spec = EndpointSlice {
         service: service.map(Into::into),
@@ -165,9 +176,10 @@ pub fn rule(prefix: &str, backends: &[&str]) -> HttpRule {
     HttpRule {
         name: None,
         matches: vec![matching(PathMatch::Prefix(prefix.into()))],
-        filters: Vec::<Filter>::new(),
+        filters: vec![],
         backends: backends.iter().map(|text| backend(text)).collect(),
         timeouts: Timeouts::default(),
+        retry: None,
         unsupported: vec![],
     }
 }
@@ -184,7 +196,13 @@ pub fn ingress(name: &str, class: Option<&str>, paths: &[&str]) -> Object {
             backend: backend(words[2]),
         }
     });
-    let spec = Ingress { class: class.map(Into::into), default_backend: None, paths: paths.collect(), tls: Vec::new() };
+    let spec = Ingress {
+        class: class.map(Into::into),
+        default_backend: None,
+        paths: paths.collect(),
+        tls: Vec::new(),
+        options: IngressOptions::default(),
+    };
     object(ObjectKind::Ingress, name, Spec::Ingress(spec))
 }
 
@@ -298,7 +316,7 @@ impl World {
     pub fn attachments(&self, kind: Kind, name: &str) -> Vec<String> {
         let attachments = self.route(kind, name).map(|route| route.attachments.as_slice()).unwrap_or_default();
         let line = |attachment: &snapshot::Attachment| {
-            let hosts: Vec<String> = attachment.hosts.iter().map(ToString::to_string).collect();
+            let hosts: Vec<String> = attachment.hosts.iter().map(|host| host.served.to_string()).collect();
             format!("{}: {}", attachment.listener, hosts.join(" "))
         };
         attachments.iter().map(line).collect()

@@ -66,7 +66,12 @@ fn a_gateway_without_a_valid_listener_is_not_accepted() {
 #[test]
 fn an_https_listener_needs_a_certificate_that_resolves() {
     let odd = Listener {
-        certificates: vec![SecretRef { group: "x".into(), kind: "Vault".into(), namespace: None, name: "cert".into() }],
+        certificates: vec![ObjectReference {
+            group: "x".into(),
+            kind: "Vault".into(),
+            namespace: None,
+            name: "cert".into(),
+        }],
         ..listener("odd HTTPS 443 odd.com")
     };
     let listeners = vec![

@@ -8,7 +8,8 @@ use std::sync::{Arc, Weak};
 use meshgate_core::balance::EndpointState;
 use meshgate_core::snapshot::{
     AppProtocol, Attachment, Endpoint, EndpointSlice, Gateway, GatewayAddress, HeadId, HostPattern, HttpMatch, Key,
-    Kind, Listener, PathMatch, Protocol, Resource, Route, Rule, Service, ServicePort, SessionAffinity, Timeouts,
+    Kind, Listener, PathMatch, Protocol, Resource, Route, RouteHost, Rule, Service, ServicePort, SessionAffinity,
+    Timeouts, TlsVersions,
 };
 use meshgate_core::table::{Change, Table};
 use proptest::collection::vec;
@@ -78,7 +79,12 @@ const NODE: &str = "m1";
 
 fn service(name: &str) -> (Key, Option<Arc<Resource>>) {
     let port = ServicePort { name: String::new(), port: 80, app: AppProtocol::Http1 };
-    let service = Service { ports: vec![port], affinity: SessionAffinity::None };
+    let service = Service {
+        ports: vec![port],
+        affinity: SessionAffinity::None,
+        distribution: Default::default(),
+        internal_local: false,
+    };
     (Key::new(Kind::Service, "n1", name), Some(Arc::new(Resource::Service(service))))
 }
 
@@ -91,6 +97,8 @@ fn slice(of: &str, addresses: &[u8]) -> (Key, Option<Arc<Resource>>) {
         ready: true,
         serving: true,
         terminating: false,
+        for_zones: vec![],
+        for_nodes: vec![],
     };
     let endpoints = addresses.iter().map(endpoint).collect();
     let service = Key::new(Kind::Service, "n1", of);
@@ -141,6 +149,8 @@ fn many(routes: u32) -> Table {
         protocol: Protocol::Http,
         hostname: HostPattern::Any,
         certificates: Vec::new(),
+        versions: TlsVersions::default(),
+        clients: None,
     };
     let gateway = Gateway { generation: 1, address: GatewayAddress::Loopback(1), listeners: vec![listener] };
     let key = Key::new(Kind::Gateway, "infra", "g1");
@@ -158,9 +168,11 @@ fn plain_route(n: u32, path: &str) -> Change {
         filters: vec![],
         backends: vec![],
         timeouts: Timeouts::default(),
+        retry: None,
         broken: false,
     };
     let hosts = vec![HostPattern::Exact(format!("h{n}.test")), HostPattern::Exact("all.test".into())];
+    let hosts = hosts.into_iter().map(RouteHost::named).collect();
     let gateway = Key::new(Kind::Gateway, "infra", "g1");
     let attachments = vec![Attachment { gateway, listener: "l0".into(), hosts }];
     let route = Route { generation: 1, created: None, attachments, rules: vec![rule], needs: vec![] };
@@ -187,7 +199,12 @@ fn what_a_change_costs_does_not_grow_with_the_table() {
 /// ports).
 fn named(slice_name: &str, ports: &[(&str, u16)], targets: &[(&str, u16)], node: &str) -> Vec<Change> {
     let port = |(name, port): &(&str, u16)| ServicePort { name: (*name).into(), port: *port, app: AppProtocol::Http1 };
-    let service = Service { ports: ports.iter().map(port).collect(), affinity: SessionAffinity::None };
+    let service = Service {
+        ports: ports.iter().map(port).collect(),
+        affinity: SessionAffinity::None,
+        distribution: Default::default(),
+        internal_local: false,
+    };
     let (key, Some(resource)) = slice("s1", &[1, 2]) else { return Vec::new() };
     let Resource::Endpoints(mut endpoints) = Resource::clone(&resource) else { return Vec::new() };
     endpoints.ports = targets.iter().map(|(name, port)| ((*name).into(), *port)).collect();

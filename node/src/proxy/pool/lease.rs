@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use http::uri::{Authority, Parts as UriParts, PathAndQuery, Scheme};
-use http::{Request, Response, Uri, Version, header};
+use http::{Request, Response, Uri, Version, header, request};
 use hyper::client::conn::http2;
 
 use super::body::{Held, Stream};
@@ -59,11 +59,16 @@ impl Lease {
     }
 
     /// Sends a request in origin form with a `Host` field; returns the answer's head and body.
+    /// The head stays with the caller, who may need it again.
     ///
     /// # Errors
     /// There was no answer.
-    pub async fn send(self, request: Request<RequestBody>) -> Result<Response<PooledBody>, SendError> {
+    pub async fn send(self, head: &request::Parts, body: RequestBody) -> Result<Response<PooledBody>, SendError> {
         let reused = self.reused;
+        let mut request = Request::new(body);
+        *request.method_mut() = head.method.clone();
+        *request.uri_mut() = head.uri.clone();
+        *request.headers_mut() = head.headers.clone();
         match self.way {
             Way::H1(pool, address, connection) => send_h1(pool, address, connection, reused, request).await,
             Way::H2(sender, stream) => send_h2(sender, stream, reused, request).await,
