@@ -118,12 +118,6 @@ fn rules() -> impl Strategy<Value = Rule> {
     )
 }
 
-/// A host that a wider hostname of a route brought to a listener, or one that the route names itself.
-fn route_host(served: HostPattern, wider: HostPattern) -> RouteHost {
-    let declared = if wider.covers(&served) { wider } else { served.clone() };
-    RouteHost { served, declared }
-}
-
 pub fn gateway_keys() -> impl Strategy<Value = Key> {
     select(vec!["g1", "g2"]).prop_map(|name| Key::new(Kind::Gateway, "infra", name))
 }
@@ -134,7 +128,12 @@ fn routes() -> impl Strategy<Value = (Key, Resource)> {
             .prop_map(|(kind, namespace, name)| Key::new(kind, namespace, name));
     let attachment = (gateway_keys(), select(vec!["l0", "l1", "l2", "l3"]), vec((patterns(), patterns()), 1..4))
         .prop_map(|(gateway, listener, hosts)| {
-            let hosts = hosts.into_iter().map(|(served, wider)| route_host(served, wider)).collect();
+            // Sometimes the route's own hostname is wider than what it serves.
+            let host = |(served, wide): (HostPattern, HostPattern)| {
+                let declared = if wide.covers(&served) { wide } else { served.clone() };
+                RouteHost { served, declared }
+            };
+            let hosts = hosts.into_iter().map(host).collect();
             Attachment { gateway, listener: listener.into(), hosts }
         });
     (key, of(0i64..3), vec(attachment, 1..8), vec(rules(), 1..4)).prop_map(|(key, created, attachments, rules)| {
