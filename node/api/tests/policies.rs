@@ -1,5 +1,7 @@
 //! What filters, retries, TLS and the annotations of ingress-nginx become.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may end at once")]
+
 use std::time::Duration;
 
 use meshgate_api::translate::{Translated, translate};

@@ -14,8 +14,9 @@ use super::context::{ConnectionInfo, Local};
 use super::metrics::Via;
 use super::pool::{RequestBody, SendError, Target};
 use super::remote::RemoteError;
-use super::timer::Deadline;
+use crate::h1::Interim;
 use crate::identity::NodeName;
+use crate::timer::Deadline;
 use crate::tunnel::{Attempt, Refusal, StreamHeader};
 
 /// What an attempt brought.
@@ -65,6 +66,8 @@ pub struct Sender<'a> {
     pub local: &'a Local,
     /// The client's connection.
     pub connection: &'a ConnectionInfo,
+    /// Where interim responses go, if anywhere.
+    pub interim: Option<&'a Interim>,
     /// The table that decided.
     pub head: HeadId,
     /// What the port's pods speak.
@@ -101,6 +104,7 @@ impl Sender<'_> {
         let pool = &self.local.pool;
         let lease = if dial { pool.fresh(target).await } else { pool.checkout(target).await };
         let lease = lease.map_err(|_| Failed::Refused("connect"))?;
+        let lease = lease.interim(self.interim);
         match lease.send(parts, RequestBody::from(body)).await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();

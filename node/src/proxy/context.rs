@@ -18,9 +18,10 @@ use super::metrics::ProxyMetrics;
 use super::mirror::Mirrors;
 use super::pool::Pool;
 use super::remote::Remote;
-use super::timer::CoarseTimer;
 use super::view::View;
+use crate::h1::Interim;
 use crate::identity::NodeName;
+use crate::timer::CoarseTimer;
 
 /// Nodes whose peer is expected: endpoints on them are reached by tunnel.
 pub type ExpectedPeers = Arc<ArcSwap<HashSet<NodeName>>>;
@@ -80,6 +81,8 @@ pub struct ConnectionInfo {
     pub tls_version: Option<&'static str>,
     /// The client is a trusted hop.
     pub trusted: bool,
+    /// Where interim responses of a backend are put, if the client can be sent any.
+    pub interim: Option<Interim>,
 }
 
 impl Local {

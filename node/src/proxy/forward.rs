@@ -208,6 +208,8 @@ impl<'a> Forward<'a> {
         let repeats = self.policy.repeats(&self.parts.method, !self.body.is_empty());
         let mut pause = Duration::ZERO;
         match failed {
+            // Says nothing of the endpoint.
+            _ if self.body.broke() => return Then::Answer(answer::CLIENT_BROKEN),
             // A stale connection says nothing of its endpoint; the next attempt dials, so that there
             // is one such failure at most.
             Failed::Stale => {
@@ -230,7 +232,7 @@ impl<'a> Forward<'a> {
                 exchange.again(why);
             }
             Failed::Broken { silent, reused } => {
-                if !(reused && silent || self.body.broke()) {
+                if !(reused && silent) {
                     self.blame(endpoint, exchange);
                 }
                 if !(silent && repeats && self.may_repeat("broken", tried, exchange)) {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, header, request};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use meshgate_core::filter;
 use meshgate_core::sanitize::{self, Canonical};
 use meshgate_core::snapshot::Filter;
@@ -13,6 +12,7 @@ use meshgate_core::table::{Decision, Matched};
 use super::answer::{self, Answer};
 use super::attempt::Sender;
 use super::body::ResponseBody;
+use super::client_body::ClientBody;
 use super::context::{ConnectionInfo, Local, ProxyContext};
 use super::exchange::Exchange;
 use super::forward::{self, Forward};
@@ -21,11 +21,8 @@ use super::plan::{self, Choice, Plan};
 use super::retry::Policy;
 use super::tee::{Copy, Watched};
 use super::view::View;
+use crate::h1;
 use crate::tunnel::Replay;
-
-/// In a request's extensions: it came with two framings, one of which the codec dropped.
-#[derive(Clone, Copy, Debug)]
-pub struct FramedTwice;
 
 /// Answers a request of a client.
 ///
@@ -33,14 +30,11 @@ pub struct FramedTwice;
 pub async fn handle(
     local: Arc<Local>,
     connection: Arc<ConnectionInfo>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
     let (mut parts, body) = request.into_parts();
     let context = local.context();
     let mut exchange = Exchange::begin(&local, &connection, &parts);
-    if parts.extensions.get::<FramedTwice>().is_some() {
-        return own(context, exchange, &answer::FRAMED_TWICE);
-    }
     let canonical = match sanitize::request(&mut parts, &connection.canonical()) {
         Ok(canonical) => canonical,
         Err(refused) => return own(context, exchange, &answer::refused(refused)),
@@ -81,7 +75,7 @@ impl Served<'_> {
     async fn answer(
         &self,
         mut parts: request::Parts,
-        body: Incoming,
+        body: ClientBody,
         mut exchange: Exchange,
     ) -> Response<ResponseBody> {
         let context = self.local.context();
@@ -110,7 +104,13 @@ impl Served<'_> {
         let head = self.view.table.head();
         let forward = Forward {
             context,
-            sender: Sender { local: self.local, connection: self.connection, head, app: port.app },
+            sender: Sender {
+                local: self.local,
+                connection: self.connection,
+                interim: self.connection.interim.as_ref(),
+                head,
+                app: port.app,
+            },
             port,
             filters,
             timeouts: action.timeouts,
@@ -131,6 +131,12 @@ impl Served<'_> {
             }
         }
     }
+}
+
+/// Answers a client that sent what is no request.
+pub fn refuse(local: &Arc<Local>, connection: &Arc<ConnectionInfo>, refused: h1::Refused) -> Response<ResponseBody> {
+    let (parts, ()) = Request::new(()).into_parts();
+    own(local.context(), Exchange::begin(local, connection, &parts), &answer::malformed(refused))
 }
 
 /// An answer of the proxy itself.

@@ -128,7 +128,9 @@ impl Job {
     async fn run(self) -> &'static str {
         let Some(port) = self.view.table.service(&self.service, self.port) else { return "invalid" };
         let head = self.view.table.head();
-        let sender = Sender { local: &self.local, connection: &self.connection, head, app: port.app };
+        let (local, connection) = (&self.local, &self.connection);
+        // Interim responses are as little read as the answer.
+        let sender = Sender { local, connection, interim: None, head, app: port.app };
         let clock = &self.local.context().clock;
         let mut tried = Tried::default();
         while !tried.over(Policy::new(None)) {
