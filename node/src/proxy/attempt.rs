@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use http::{request, response};
 use meshgate_core::snapshot::{AppProtocol, HeadId};
@@ -17,7 +18,7 @@ use super::remote::RemoteError;
 use crate::h1::Interim;
 use crate::identity::NodeName;
 use crate::timer::Deadline;
-use crate::tunnel::{Attempt, Refusal, StreamHeader};
+use crate::tunnel::{Attempt, Refusal, Replay, StreamHeader};
 
 /// What an attempt brought.
 pub type Attempted = Result<(response::Parts, Inner), Failed>;
@@ -138,13 +139,41 @@ impl Sender<'_> {
     }
 }
 
-/// `future`'s output, or `None` once the deadline is over.
-pub async fn before<F: Future>(deadline: Option<Deadline>, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let Some(mut deadline) = deadline else { return Some(future.await) };
-    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => Pin::new(&mut deadline).poll(cx).map(|()| None),
-    })
-    .await
+/// How long an attempt's answer may be waited for.
+pub struct Patience<'a> {
+    /// Not longer than this.
+    pub deadline: Option<Deadline>,
+    /// Nor for so long without a sign of life. Fires between one and two times later.
+    pub silence: Option<(Duration, Deadline)>,
+    /// The request's body: that it is read on is a sign of life.
+    pub body: &'a Replay,
+}
+
+impl Patience<'_> {
+    /// `future`'s output, or `None` once time is over.
+    pub async fn wait<F: Future>(self, future: F) -> Option<F::Output> {
+        let Patience { mut deadline, mut silence, body } = self;
+        let mut future = pin!(future);
+        let mut seen = 0;
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            if deadline.as_mut().is_some_and(|deadline| Pin::new(deadline).poll(cx).is_ready()) {
+                return Poll::Ready(None);
+            }
+            let Some((limit, silent)) = &mut silence else { return Poll::Pending };
+            if Pin::new(&mut *silent).poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let read = body.read();
+            if read == seen {
+                return Poll::Ready(None);
+            }
+            seen = read;
+            silent.push(*limit);
+            Pin::new(silent).poll(cx).map(|()| None)
+        })
+        .await
+    }
 }

@@ -10,7 +10,7 @@ use meshgate_core::snapshot::{Filter, Timeouts};
 use meshgate_core::table::{Endpoint, ServicePort};
 
 use super::answer::{self, Answer};
-use super::attempt::{Failed, Sender, before};
+use super::attempt::{Failed, Patience, Sender};
 use super::body::{Guards, Inner, ResponseBody};
 use super::context::ProxyContext;
 use super::exchange::{Exchange, InFlight};
@@ -71,9 +71,9 @@ pub async fn forward(forward: Forward<'_>, mut exchange: Exchange) -> Response<R
         };
         exchange.sends(endpoint, via);
         let in_flight = InFlight::new(&endpoint.state);
-        let deadline = forward.head_deadline(&exchange).map(|at| forward.sender.local.timer.at(at));
+        let patience = forward.patience(&exchange);
         let attempt = forward.sender.send((endpoint, via), tried.dial, &forward.parts, body);
-        let attempted = before(deadline, attempt).await.unwrap_or(Err(Failed::Late));
+        let attempted = patience.wait(attempt).await.unwrap_or(Err(Failed::Late));
         let (now, waited) = exchange.waited();
         let then = match attempted {
             Ok((parts, inner)) => {
@@ -319,10 +319,11 @@ impl<'a> Forward<'a> {
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
         exchange.answers(parts.status, OK, false);
-        let ends = [self.end(&exchange), self.attempt_end(&exchange)].into_iter().flatten().min();
-        let deadline = ends.map(|at| self.sender.local.timer.at(at));
+        let timer = &self.sender.local.timer;
+        let deadline = self.ends(&exchange).map(|at| timer.at(at));
+        let idle = self.timeouts.idle.and_then(positive).map(|idle| (idle, timer.at(Instant::now() + idle)));
         let length = self.length(&parts);
-        let guards = Guards { exchange, in_flight, deadline };
+        let guards = Guards { exchange, in_flight, deadline, idle };
         Response::from_parts(parts, ResponseBody::backend(inner, guards, length))
     }
 
@@ -334,14 +335,27 @@ impl<'a> Forward<'a> {
         if none { Some(0) } else { length }
     }
 
-    /// When the attempt's answer's head must be there.
-    fn head_deadline(&self, exchange: &Exchange) -> Option<Instant> {
-        let Timeouts { request, backend_request, .. } = self.timeouts;
-        let default = match (request, backend_request) {
-            (None, None) => Some(self.context.clock.instant(exchange.sent()) + DEFAULT_HEAD_TIMEOUT),
+    /// How long an attempt's answer may be waited for. Where the rule does not say, silence is
+    /// bounded, not the time that a long body takes.
+    fn patience(&self, exchange: &Exchange) -> Patience<'_> {
+        let timer = &self.sender.local.timer;
+        let Timeouts { request, backend_request, idle } = self.timeouts;
+        let silence = match (request, backend_request, idle) {
+            (_, _, Some(idle)) => positive(idle),
+            (None, None, None) => Some(DEFAULT_HEAD_TIMEOUT),
             _ => None,
         };
-        [default, self.attempt_end(exchange), self.end(exchange)].into_iter().flatten().min()
+        let sent = self.context.clock.instant(exchange.sent());
+        Patience {
+            deadline: self.ends(exchange).map(|at| timer.at(at)),
+            silence: silence.map(|silence| (silence, timer.at(sent + silence))),
+            body: &self.body,
+        }
+    }
+
+    /// When the attempt's answer must have ended, for whatever reason.
+    fn ends(&self, exchange: &Exchange) -> Option<Instant> {
+        [self.attempt_end(exchange), self.end(exchange)].into_iter().flatten().min()
     }
 
     /// When the attempt's answer must have ended (`backendRequest`).

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Method;
-use meshgate_core::snapshot::{AppProtocol, BackendTarget, Filter, Mirror, Rule};
+use meshgate_core::snapshot::{AppProtocol, BackendTarget, Filter, HeaderModifier, Mirror, PathRewrite, Rewrite, Rule};
 
 use crate::backend::Backend;
 use crate::client::{Client, until};
@@ -144,5 +144,25 @@ async fn a_copy_goes_through_the_tunnel_too() {
     }
     until("the copies are sent", || mesh.metrics().contains("meshgate_http_mirrors_total{outcome=\"sent\"} 5")).await;
     assert_eq!(far.requests(), 5);
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn a_backend_has_filters_of_its_own_after_those_of_its_rule() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let set = |value: &str| HeaderModifier { set: vec![("x-by".into(), value.into())], ..HeaderModifier::default() };
+    let rewrite = Rewrite { hostname: None, path: Some(PathRewrite::Prefix("/inner".into())) };
+    let mut rule = Rule { filters: vec![Filter::RequestHeaders(set("rule"))], ..prefix("/outer", "a") };
+    let own = &mut rule.backends[0].filters;
+    own.push(Filter::RequestHeaders(set("backend")));
+    own.push(Filter::ResponseHeaders(set("answer")));
+    own.push(Filter::Rewrite(rewrite));
+    own.push(to("b", 1, 1));
+    let (mesh, address) = one(&[("a", &a), ("b", &b)], vec![rule]).await;
+    let answer = Client::h1(address).await.get("http://shop.example/outer/x?q").await;
+    let text = answer.text();
+    assert!(text.starts_with("a GET /inner/x?q\n") && text.contains("x-by: backend"), "{text}");
+    assert_eq!(answer.header("x-by"), "answer");
+    until("the copy came", || b.requests() == 1).await;
     mesh.stop().await;
 }

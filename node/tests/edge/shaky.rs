@@ -20,6 +20,8 @@ pub enum Act {
     Hang,
     /// A head, and then a byte every 20 ms for ever.
     Drip,
+    /// A head, and then bytes for ever.
+    Flood,
 }
 
 /// A backend on a port of its own. It closes its connection after each answer.
@@ -114,6 +116,10 @@ async fn serve(
             while stream.write_all(b"x").await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
+        }
+        Act::Flood => {
+            let _ = stream.write_all(b"HTTP/1.1 200 X\r\nConnection: close\r\n\r\n").await;
+            while stream.write_all(&[b'x'; 16 * 1024]).await.is_ok() {}
         }
     }
 }

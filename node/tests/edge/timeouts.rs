@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use meshgate_core::snapshot::{AppProtocol, Rule, Timeouts};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::backend::Backend;
-use crate::client::{Client, get, until};
+use crate::client::{Client, get, read_to_end, until};
 use crate::http::one;
 use crate::mesh::Mesh;
 use crate::resources::prefix;
@@ -60,5 +62,44 @@ async fn zero_is_no_timeout() {
         Timeouts { request: Some(Duration::ZERO), backend_request: Some(Duration::ZERO), ..Timeouts::default() };
     let (mesh, address) = one(&[("a", &a)], vec![Rule { timeouts, ..prefix("/", "a") }]).await;
     assert_eq!(get(address, "http://s/slow?300").await.text(), "slow");
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn silence_is_bounded_and_slow_progress_is_not() {
+    let (a, shaky) = (Backend::start("a").await, Shaky::start(&[Act::Hang]).await);
+    let timeouts = Timeouts { idle: Some(Duration::from_millis(200)), ..Timeouts::default() };
+    let (mut mesh, address) = one(&[("a", &a)], vec![Rule { timeouts, ..prefix("/", "a") }]).await;
+    // A body that comes slowly, for longer than silence may last: the time begins anew with each part.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream
+        .write_all(b"POST /echo HTTP/1.1\r\nHost: s\r\nConnection: close\r\nContent-Length: 14\r\n\r\n")
+        .await
+        .unwrap();
+    for _ in 0..14 {
+        stream.write_all(b"x").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    let answer = read_to_end(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("xxxxxxxxxxxxxx"), "{answer}");
+    mesh.resources.service("a", AppProtocol::Http1, &[(shaky.address, None)]);
+    mesh.apply().await;
+    let started = Instant::now();
+    assert_eq!(get(address, "http://s/x").await.status, 504);
+    assert!(started.elapsed() >= Duration::from_millis(200), "{:?}", started.elapsed());
+    // A byte every 20 ms is no silence: the client leaves first.
+    shaky.act(&[Act::Drip]);
+    let mut client = Client::h1(address).await;
+    let dripping = tokio::time::timeout(Duration::from_millis(700), client.get("http://s/x")).await;
+    assert!(dripping.is_err(), "{dripping:?}");
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_never_pauses_is_cut_too() {
+    let (mesh, address, _shaky) = timed(Some(200), None, Act::Flood).await;
+    let mut client = Client::h1(address).await;
+    let cut = client.send(Method::GET, "http://s/x", &[], "".into()).await;
+    assert!(cut.is_err(), "it ended");
     mesh.stop().await;
 }
