@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use meshgate_api::{Translated, translate};
+use meshgate_core::intent::Filter::Plain;
 use meshgate_core::intent::{AllowedNamespaces, Finding, HttpRoute, LabelRequirement, PortRef, Severity, Spec};
 use meshgate_core::snapshot::{Filter, PathMatch, PathRewrite, StringMatch};
 use serde_json::{Value, json};
@@ -128,7 +129,8 @@ fn filters_become_what_they_say() {
         ],
     });
     let route = good_route(self::route(rule));
-    let [Filter::RequestHeaders(headers), Filter::Rewrite(rewrite)] = route.rules[0].filters.as_slice() else {
+    let [Plain(Filter::RequestHeaders(headers)), Plain(Filter::Rewrite(rewrite))] = route.rules[0].filters.as_slice()
+    else {
         panic!()
     };
     assert_eq!(headers.set, [("A".to_owned(), "b".to_owned())]);
@@ -136,7 +138,7 @@ fn filters_become_what_they_say() {
     let route = good_route(self::route(
         json!({"filters": [{"type": "RequestRedirect", "requestRedirect": {"scheme": "https"}}]}),
     ));
-    let [Filter::Redirect(redirect)] = route.rules[0].filters.as_slice() else { panic!() };
+    let [Plain(Filter::Redirect(redirect))] = route.rules[0].filters.as_slice() else { panic!() };
     assert_eq!((redirect.status, redirect.port), (302, None));
 }
 

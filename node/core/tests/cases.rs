@@ -177,12 +177,12 @@ fn matched_shown(matched: &Matched<'_>, head: &RequestHead<'_>, port: u16) -> St
                 listener_port: port,
                 path: head.path,
                 query: head.query,
-                prefix: matched.prefix,
+                matched: matched.path,
             };
             let _ = write!(shown, ", {} {}", redirect.status, redirect_location(redirect, &context));
         }
     }
-    let rewritten = apply_request(&matched.action.filters, head.path, matched.prefix, &mut HeaderMap::new());
+    let rewritten = apply_request(&matched.action.filters, head.path, matched.path, &mut HeaderMap::new());
     if rewritten.host.is_some() || rewritten.path.is_some() {
         let host = rewritten.host.as_deref().unwrap_or(head.host);
         let _ = write!(shown, ", as {host}{}", rewritten.path.as_deref().unwrap_or(head.path));

@@ -26,6 +26,11 @@ impl Clock {
         u64::try_from(instant.saturating_duration_since(*self.origin).as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// The instant of a number of nanoseconds since the start.
+    pub fn instant(&self, nanos: u64) -> Instant {
+        *self.origin + Duration::from_nanos(nanos)
+    }
+
     /// The wall clock, for logs only.
     pub fn wall(&self) -> SystemTime {
         SystemTime::now()

@@ -21,6 +21,8 @@ pub struct Exchange {
     local: Arc<Local>,
     connection: Arc<ConnectionInfo>,
     started: u64,
+    /// When the clock was last asked.
+    now: u64,
     h2: bool,
     rule: Option<Arc<RuleMetrics>>,
     status: Option<StatusCode>,
@@ -59,10 +61,12 @@ impl Exchange {
     /// A request's head came in.
     pub fn begin(local: &Arc<Local>, connection: &Arc<ConnectionInfo>, parts: &request::Parts) -> Self {
         let context = local.context();
+        let now = context.clock.now();
         Exchange {
             local: Arc::clone(local),
             connection: Arc::clone(connection),
-            started: context.clock.now(),
+            started: now,
+            now,
             h2: parts.version == Version::HTTP_2,
             rule: None,
             status: None,
@@ -75,6 +79,16 @@ impl Exchange {
             retries: 0,
             record: context.access_log.on().then(|| Box::new(record(context, connection, parts))),
         }
+    }
+
+    /// When its head came in, in nanoseconds of the context's clock.
+    pub fn started(&self) -> u64 {
+        self.started
+    }
+
+    /// When it last went a step further: the clock costs too much to be asked at every turn.
+    pub fn now(&self) -> u64 {
+        self.now
     }
 
     /// What the request asks for, and which table decides.
@@ -100,7 +114,7 @@ impl Exchange {
     /// An attempt begins.
     pub fn sends(&mut self, endpoint: &Endpoint, via: Via) {
         self.via = Some(via);
-        self.sent = self.local.context().clock.now();
+        self.sent = self.tick();
         self.local.context().metrics.picked(via);
         if let Some(record) = &mut self.record {
             record.dst = Some(endpoint.address);
@@ -111,7 +125,7 @@ impl Exchange {
 
     /// The attempt ended, with an answer's head or without. Returns (now, how long it took).
     pub fn waited(&mut self) -> (u64, u64) {
-        let now = self.local.context().clock.now();
+        let now = self.tick();
         let waited = now.saturating_sub(self.sent);
         self.upstream += waited;
         (now, waited)
@@ -128,7 +142,8 @@ impl Exchange {
         self.status = Some(status);
         self.reason = reason;
         self.failed = failed;
-        self.answered = self.local.context().clock.now();
+        // A backend's answer goes out as soon as it came, which was the last step.
+        self.answered = if reason == OK { self.now } else { self.tick() };
         // Until the body has ended, whoever drops it did not read it to its end.
     }
 
@@ -143,6 +158,11 @@ impl Exchange {
         if self.reason == OK {
             self.reason = CLIENT_GONE;
         }
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.now = self.local.context().clock.now();
+        self.now
     }
 
     fn end(&mut self) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request, response};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request, response};
 use meshgate_core::balance::pick;
 use meshgate_core::filter;
 use meshgate_core::sanitize;
@@ -16,14 +16,14 @@ use meshgate_core::table::{Endpoint, ServicePort};
 
 use super::answer::{self, Answer};
 use super::body::{Guards, Inner, ResponseBody};
-use super::context::{Local, ProxyContext};
+use super::context::{ConnectionInfo, Local, ProxyContext};
 use super::exchange::{Exchange, InFlight};
 use super::handle::own;
 use super::metrics::{OK, Via};
 use super::pool::{RequestBody, SendError, Target};
 use super::remote::RemoteError;
-use super::timer::Deadline;
 use crate::identity::NodeName;
+use crate::timer::Deadline;
 use crate::tunnel::{Attempt, Refusal, Replay, StreamHeader};
 
 /// Endpoints that are tried for one request.
@@ -45,8 +45,8 @@ pub struct Forward<'a> {
     pub context: &'a ProxyContext,
     /// The thread's share.
     pub local: &'a Local,
-    /// The client.
-    pub client: SocketAddr,
+    /// The client's connection.
+    pub connection: &'a ConnectionInfo,
     /// The table that decided.
     pub head: HeadId,
     /// Where to.
@@ -59,8 +59,6 @@ pub struct Forward<'a> {
     pub parts: request::Parts,
     /// The request's body.
     pub body: Replay,
-    /// When the request's head was there.
-    pub arrived: Instant,
 }
 
 /// What an attempt brought.
@@ -120,7 +118,7 @@ pub async fn forward(forward: Forward<'_>, mut exchange: Exchange) -> Response<R
     let mut attempts = 0;
     while attempts <= MAX_ATTEMPTS {
         let last = attempts == MAX_ATTEMPTS;
-        let Some((endpoint, via)) = forward.next(&mut tried, last) else {
+        let Some((endpoint, via)) = forward.next(&mut tried, last, exchange.now()) else {
             return own(forward.context, exchange, &tried.last.unwrap_or(answer::NO_ENDPOINTS));
         };
         let Some(body) = forward.body.attempt() else {
@@ -130,7 +128,7 @@ pub async fn forward(forward: Forward<'_>, mut exchange: Exchange) -> Response<R
         };
         exchange.sends(endpoint, via);
         let in_flight = InFlight::new(&endpoint.state);
-        let attempted = forward.attempt(endpoint, via, tried.dial, body).await;
+        let attempted = forward.attempt(&exchange, (endpoint, via), tried.dial, body).await;
         let (now, waited) = exchange.waited();
         match attempted {
             Ok((parts, inner)) => {
@@ -181,9 +179,9 @@ impl<'a> Tried<'a> {
 
 impl<'a> Forward<'a> {
     /// The next endpoint. At last, and where none is left, one whose peer takes nothing is dialled.
-    fn next(&self, tried: &mut Tried<'a>, last: bool) -> Option<(&'a Endpoint, Via)> {
+    fn next(&self, tried: &mut Tried<'a>, last: bool, now: u64) -> Option<(&'a Endpoint, Via)> {
         let picked = (!last)
-            .then(|| pick(self.port, self.context.clock.now(), rand::random(), &tried.refused))
+            .then(|| pick(self.port, now, rand::random(), &tried.refused))
             .flatten()
             .filter(|endpoint| !tried.refused.contains(&endpoint.address));
         match picked {
@@ -200,18 +198,14 @@ impl<'a> Forward<'a> {
         }
     }
 
-    /// The request to send; what may be needed again stays.
-    fn request(&self, body: Attempt) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::from(body));
-        *request.method_mut() = self.parts.method.clone();
-        *request.uri_mut() = self.parts.uri.clone();
-        *request.version_mut() = Version::HTTP_11;
-        *request.headers_mut() = self.parts.headers.clone();
-        request
-    }
-
-    async fn attempt(&self, endpoint: &Endpoint, via: Via, dial: bool, body: Attempt) -> Attempted {
-        let deadline = self.head_deadline().map(|at| self.local.timer.at(at));
+    async fn attempt(
+        &self,
+        exchange: &Exchange,
+        (endpoint, via): (&Endpoint, Via),
+        dial: bool,
+        body: Attempt,
+    ) -> Attempted {
+        let deadline = self.head_deadline(exchange).map(|at| self.local.timer.at(at));
         let attempt = async {
             match (via, &endpoint.node) {
                 (Via::Tunnel, Some(node)) => self.remote(NodeName(Arc::clone(node)), endpoint, body).await,
@@ -226,7 +220,8 @@ impl<'a> Forward<'a> {
         let pool = &self.local.pool;
         let lease = if dial { pool.fresh(target).await } else { pool.checkout(target).await };
         let lease = lease.map_err(|_| Failed::Refused("connect"))?;
-        match lease.send(self.request(body)).await {
+        let lease = lease.interim(self.connection.interim.as_ref());
+        match lease.send(&self.parts, RequestBody::from(body)).await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
                 Ok((parts, Inner::Pooled(body)))
@@ -241,7 +236,7 @@ impl<'a> Forward<'a> {
     }
 
     async fn remote(&self, node: NodeName, endpoint: &Endpoint, body: Attempt) -> Attempted {
-        let header = StreamHeader { endpoint: endpoint.address, client: self.client, chosen_by: self.head };
+        let header = StreamHeader { endpoint: endpoint.address, client: self.connection.client, chosen_by: self.head };
         match self.context.remote.send(&node, header, &self.parts, body).await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
@@ -269,6 +264,8 @@ impl<'a> Forward<'a> {
     ) -> Option<Answer> {
         let broken = matches!(failed, Failed::Broken { .. });
         match failed {
+            // Says nothing of the endpoint.
+            _ if self.body.broke() => return Some(answer::CLIENT_BROKEN),
             Failed::Late => return Some(answer::TIMEOUT),
             Failed::Stale => {
                 tried.redial(endpoint, via);
@@ -336,7 +333,7 @@ impl<'a> Forward<'a> {
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
         exchange.answers(parts.status, OK, false);
-        let deadline = self.end_deadline().map(|at| self.local.timer.at(at));
+        let deadline = self.end_deadline(&exchange).map(|at| self.local.timer.at(at));
         let length = self.length(&parts);
         let guards = Guards { exchange, in_flight, deadline };
         Response::from_parts(parts, ResponseBody::backend(inner, guards, length))
@@ -351,18 +348,20 @@ impl<'a> Forward<'a> {
     }
 
     /// When the answer's head must be there.
-    fn head_deadline(&self) -> Option<Instant> {
-        let attempt = match (self.timeouts.backend_request, self.timeouts.request) {
-            (Some(timeout), _) => positive(timeout).map(|timeout| Instant::now() + timeout),
+    fn head_deadline(&self, exchange: &Exchange) -> Option<Instant> {
+        let timeout = match (self.timeouts.backend_request, self.timeouts.request) {
+            (Some(timeout), _) => positive(timeout),
             (None, Some(_)) => None,
-            (None, None) => Some(Instant::now() + DEFAULT_HEAD_TIMEOUT),
+            (None, None) => Some(DEFAULT_HEAD_TIMEOUT),
         };
-        [attempt, self.end_deadline()].into_iter().flatten().min()
+        let attempt = timeout.map(|timeout| self.context.clock.instant(exchange.now()) + timeout);
+        [attempt, self.end_deadline(exchange)].into_iter().flatten().min()
     }
 
     /// When the answer's end must be there.
-    fn end_deadline(&self) -> Option<Instant> {
-        self.timeouts.request.and_then(positive).map(|timeout| self.arrived + timeout)
+    fn end_deadline(&self, exchange: &Exchange) -> Option<Instant> {
+        let timeout = self.timeouts.request.and_then(positive)?;
+        Some(self.context.clock.instant(exchange.started()) + timeout)
     }
 }
 

@@ -97,7 +97,7 @@ impl Host for PodHost {
 struct Connected {
     host: PodHost,
     target: Target,
-    lease: Lease,
+    lease: Lease<'static>,
 }
 
 impl Hosted for Connected {
@@ -114,12 +114,15 @@ impl Connected {
         host.context.metrics.hosted();
         let (parts, body) = request.into_parts();
         if !lease.reused() {
-            let request = Request::from_parts(parts, RequestBody::Other(body));
-            return lease.send(request).await.map(boxed).map_err(|failed| told(failed.error, failed.unsent));
+            return lease
+                .send(&parts, RequestBody::Other(body))
+                .await
+                .map(boxed)
+                .map_err(|failed| told(failed.error, failed.unsent));
         }
         let replay = Replay::new(body, &host.context.retained);
-        let first = with_body(&parts, &replay).ok_or("the request's body can't be read")?;
-        let failed = match lease.send(first).await {
+        let first = replay.attempt().ok_or("the request's body can't be read")?;
+        let failed = match lease.send(&parts, RequestBody::from(first)).await {
             Ok(response) => {
                 replay.forget();
                 return Ok(boxed(response));
@@ -127,10 +130,10 @@ impl Connected {
             Err(failed) => failed,
         };
         let safe = parts.method.is_safe() && replay.is_empty();
-        match (may_repeat(&failed, safe), with_body(&parts, &replay)) {
+        match (may_repeat(&failed, safe), replay.attempt()) {
             (true, Some(again)) => {
                 let lease = host.pool.fresh(target).await.map_err(|error| told(error.into(), failed.unsent))?;
-                let sent = lease.send(again).await;
+                let sent = lease.send(&parts, RequestBody::from(again)).await;
                 sent.map(boxed).map_err(|second| told(second.error, failed.unsent && second.unsent))
             }
             _ => Err(told(failed.error, failed.unsent)),
@@ -146,10 +149,6 @@ fn told(error: BodyError, unsent: bool) -> BodyError {
 /// A stale connection took nothing, or took what does no harm twice.
 fn may_repeat(failed: &SendError, safe: bool) -> bool {
     failed.unsent || failed.silent && safe
-}
-
-fn with_body(parts: &http::request::Parts, replay: &Replay) -> Option<Request<RequestBody>> {
-    Some(Request::from_parts(parts.clone(), RequestBody::from(replay.attempt()?)))
 }
 
 fn boxed(response: Response<super::pool::PooledBody>) -> Response<Body> {

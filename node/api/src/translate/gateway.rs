@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as KubeSelector;
 use meshgate_core::intent::{
     AllowedNamespaces, Gateway, GatewayClass, GrantFrom, GrantTo, LabelRequirement, LabelSelector, Listener,
-    ReferenceGrant, SecretRef,
+    ObjectReference, ReferenceGrant,
 };
+use meshgate_core::snapshot::TlsVersions;
 
 use super::check::{Checker, quote};
 use super::{code, pattern};
@@ -107,13 +108,15 @@ fn listener(at: &str, listener: types::Listener, check: &mut Checker) -> Listene
         hostname: listener.hostname,
         tls_terminate,
         certificates,
+        versions: TlsVersions::default(),
+        clients: None,
         allowed_namespaces,
         allowed_kinds,
     }
 }
 
 /// `tls` of a listener: does TLS end here, and with which certificates?
-fn tls(at: &str, protocol: &str, tls: Option<types::ListenerTls>, check: &mut Checker) -> (bool, Vec<SecretRef>) {
+fn tls(at: &str, protocol: &str, tls: Option<types::ListenerTls>, check: &mut Checker) -> (bool, Vec<ObjectReference>) {
     let Some(tls) = tls else {
         if protocol == "HTTPS" {
             // The API server accepts it, so the rest of the Gateway is served.
@@ -153,12 +156,12 @@ fn tls(at: &str, protocol: &str, tls: Option<types::ListenerTls>, check: &mut Ch
     (mode == TlsMode::Terminate, refs)
 }
 
-fn secret_ref(at: &str, reference: types::SecretReference, check: &mut Checker) -> SecretRef {
+fn secret_ref(at: &str, reference: types::SecretReference, check: &mut Checker) -> ObjectReference {
     let kind = reference.kind.unwrap_or_else(|| "Secret".to_owned());
     check_group_kind(at, &reference.group, &kind, check);
     check.text(&format!("{at}.name"), &reference.name, &pattern::OBJECT_NAME);
     check.optional(&format!("{at}.namespace"), reference.namespace.as_deref(), &pattern::LABEL);
-    SecretRef { group: reference.group, kind, namespace: reference.namespace, name: reference.name }
+    ObjectReference { group: reference.group, kind, namespace: reference.namespace, name: reference.name }
 }
 
 fn allowed(at: &str, routes: types::AllowedRoutes, check: &mut Checker) -> (AllowedNamespaces, Vec<(String, String)>) {

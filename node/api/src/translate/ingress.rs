@@ -1,7 +1,9 @@
 //! Ingress and IngressClass.
 
 use k8s_openapi::api::networking::v1 as kube;
-use meshgate_core::intent::{BackendRef, Ingress, IngressClass, IngressPath, IngressPathType, IngressTls, PortRef};
+use meshgate_core::intent::{
+    BackendRef, Ingress, IngressClass, IngressOptions, IngressPath, IngressPathType, IngressTls, PortRef,
+};
 
 use super::check::{Checker, quote};
 use super::{code, pattern};
@@ -35,7 +37,7 @@ pub(super) fn ingress(ingress: kube::Ingress, check: &mut Checker) -> Ingress {
     }
     let tls = spec.tls.unwrap_or_default().into_iter().enumerate();
     let tls = tls.map(|(i, item)| tls_entry(&format!("spec.tls[{i}]"), item, check)).collect();
-    Ingress { class, default_backend, paths, tls }
+    Ingress { class, default_backend, paths, tls, options: IngressOptions::default() }
 }
 
 fn rule(at: &str, rule: kube::IngressRule, paths: &mut Vec<IngressPath>, check: &mut Checker) {

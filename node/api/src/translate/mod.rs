@@ -116,6 +116,7 @@ fn spec(kind: ObjectKind, value: Value, check: &mut Checker, key: &mut Option<Pr
             *key = Some(private);
             Spec::Certificate(certificate)
         }
+        ObjectKind::ConfigMap => return None,
         ObjectKind::Namespace => Spec::Namespace,
     })
 }

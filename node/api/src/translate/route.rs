@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use meshgate_core::intent::{HttpRoute, HttpRule, ParentRef};
+use meshgate_core::intent::{self, HttpRoute, HttpRule, ParentRef};
 use meshgate_core::snapshot::{Filter, HttpMatch, PathMatch, PathRewrite, Timeouts};
 
 use super::backend::backends;
@@ -101,7 +101,8 @@ fn rule(at: &str, rule: HttpRouteRule, check: &mut Checker) -> HttpRule {
     let matches = matches(at, rule.matches, check);
     let filters = filters(&Place { at, within_rule: "" }, rule.filters, &mut unsupported, check);
     let backends = backends(at, rule.backend_refs, &mut unsupported, check);
-    if !backends.is_empty() && filters.iter().any(|filter| matches!(filter, Filter::Redirect(_))) {
+    if !backends.is_empty() && filters.iter().any(|filter| matches!(filter, intent::Filter::Plain(Filter::Redirect(_))))
+    {
         let message = "RequestRedirect answers by itself: backendRefs are not allowed beside it";
         check.refuse(code::CONFLICT, &format!("{at}.backendRefs"), message);
     }
@@ -110,15 +111,15 @@ fn rule(at: &str, rule: HttpRouteRule, check: &mut Checker) -> HttpRule {
         check_prefixes(&format!("{at}.backendRefs[{i}].filters"), &backend.filters, &matches, check);
     }
     let timeouts = timeouts(&format!("{at}.timeouts"), &rule.timeouts, check);
-    HttpRule { name: rule.name, matches, filters, backends, timeouts, unsupported }
+    HttpRule { name: rule.name, matches, filters, backends, timeouts, retry: None, unsupported }
 }
 
 /// A prefix can only be replaced where exactly one match has one.
-fn check_prefixes(at: &str, filters: &[Filter], matches: &[HttpMatch], check: &mut Checker) {
-    let replaces = |filter: &Filter| match filter {
-        Filter::Redirect(redirect) => matches!(redirect.path, Some(PathRewrite::Prefix(_))),
-        Filter::Rewrite(rewrite) => matches!(rewrite.path, Some(PathRewrite::Prefix(_))),
-        Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) => false,
+fn check_prefixes(at: &str, filters: &[intent::Filter], matches: &[HttpMatch], check: &mut Checker) {
+    let replaces = |filter: &intent::Filter| match filter {
+        intent::Filter::Plain(Filter::Redirect(redirect)) => matches!(redirect.path, Some(PathRewrite::Prefix(_))),
+        intent::Filter::Plain(Filter::Rewrite(rewrite)) => matches!(rewrite.path, Some(PathRewrite::Prefix(_))),
+        intent::Filter::Plain(_) | intent::Filter::Mirror { .. } => false,
     };
     let single_prefix = matches!(matches, [HttpMatch { path: PathMatch::Prefix(_), .. }]);
     if !single_prefix && filters.iter().any(replaces) {
@@ -137,7 +138,7 @@ fn timeouts(at: &str, timeouts: &HttpTimeouts, check: &mut Checker) -> Timeouts 
         let message = "must not be longer than timeouts.request";
         check.refuse(code::CONFLICT, &format!("{at}.backendRequest"), message);
     }
-    Timeouts { request, backend_request }
+    Timeouts { request, backend_request, idle: None }
 }
 
 fn timeout(field: &str, text: Option<&str>, check: &mut Checker) -> Option<Duration> {

@@ -88,7 +88,7 @@ pub(super) fn certificate(secret: Secret, check: &mut Checker) -> Option<(Certif
     let key_hash = keypair::sha256(info.raw);
     let not_after = leaf.validity().not_after.timestamp();
     let dns_names = dns_names(&leaf);
-    let certificate = Certificate { key_hash, dns_names, not_after, chain };
+    let certificate = Certificate { key_hash, dns_names, not_after, chain, authorities: Vec::new() };
     Some((certificate, PrivateKey { key_hash, der: Arc::new(key) }))
 }
 

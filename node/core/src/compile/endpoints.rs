@@ -11,7 +11,12 @@ pub(crate) fn service(declared: &Service) -> Resource {
         port: port.port,
         app: app_protocol(port.app_protocol.as_deref()),
     });
-    Resource::Service(snapshot::Service { ports: ports.collect(), affinity: declared.affinity })
+    Resource::Service(snapshot::Service {
+        ports: ports.collect(),
+        affinity: declared.affinity,
+        distribution: declared.distribution,
+        internal_local: declared.internal_local,
+    })
 }
 
 fn app_protocol(name: Option<&str>) -> AppProtocol {

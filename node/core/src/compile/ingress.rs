@@ -9,7 +9,10 @@ use super::status::{ACCEPTED, PROGRAMMED, RESOLVED_REFS, no, status, yes};
 use super::store::Objects;
 use super::{Finding, codes};
 use crate::intent::{BackendRef, Ingress, IngressClass, IngressPath, IngressPathType, Meta, ObjectKind, ObjectRef};
-use crate::snapshot::{Attachment, HostPattern, HttpMatch, Key, Kind, Listener, PathMatch, Resource, Route, Rule};
+use crate::snapshot::{
+    Attachment, Backend, BackendTarget, HostPattern, HttpMatch, Key, Kind, Listener, PathMatch, Resource, Route,
+    RouteHost, Rule,
+};
 
 /// The Ingresses of a class of ours, the oldest first.
 #[derive(Debug)]
@@ -159,7 +162,7 @@ fn prefix(path: &str) -> PathMatch {
 fn attachments(gateway: &Key, listeners: &[Listener], hosts: &BTreeSet<HostPattern>) -> Vec<Attachment> {
     let on = |listener: &Listener| {
         let meets = |host: &&HostPattern| host.covers(&listener.hostname) || listener.hostname.covers(host);
-        let hosts: Vec<HostPattern> = hosts.iter().filter(meets).cloned().collect();
+        let hosts: Vec<RouteHost> = hosts.iter().filter(meets).cloned().map(RouteHost::named).collect();
         (!hosts.is_empty()).then(|| Attachment { gateway: gateway.clone(), listener: listener.name.clone(), hosts })
     };
     listeners.iter().filter_map(on).collect()
@@ -190,20 +193,21 @@ impl Body<'_> {
     /// `below` is the field of the backend, `field` that of the rule.
     fn rule(&mut self, below: &str, field: &str, host: Option<HostPattern>, path: PathMatch, backend: &BackendRef) {
         let from = (ObjectKind::Ingress, &*self.meta.object.namespace);
-        let (resolved, problem) = backends::resolve(self.objects, from, backend, Style::Ingress);
-        if let Some(problem) = problem {
+        let target = backends::resolve(self.objects, from, backend, Style::Ingress).unwrap_or_else(|problem| {
             let field = format!("{below}{}", problem.field);
             self.unit.findings.push(problem.code.at(&self.meta.object, field, problem.message.clone()));
             self.unresolved.get_or_insert((problem.reason, problem.message));
-        }
+            BackendTarget::Invalid { reason: problem.reason.to_owned() }
+        });
         self.unit.fields.push(field.to_owned());
         self.rules.push(Rule {
             name: None,
             matches: vec![HttpMatch { path, method: None, headers: Vec::new(), query: Vec::new() }],
             host,
             filters: Vec::new(),
-            backends: vec![resolved],
+            backends: vec![Backend { target, weight: backend.weight, filters: Vec::new() }],
             timeouts: Default::default(),
+            retry: None,
             broken: false,
         });
     }

@@ -8,7 +8,7 @@ use super::hosts::gateway_host;
 use super::status::{ACCEPTED, CONFLICTED, PROGRAMMED, RESOLVED_REFS, no, yes};
 use super::store::Objects;
 use super::{Condition, Finding};
-use crate::intent::{AllowedNamespaces, Gateway, Listener, Meta, ObjectKind, SecretRef};
+use crate::intent::{AllowedNamespaces, Gateway, Listener, Meta, ObjectKind, ObjectReference};
 use crate::snapshot::{self, HostPattern, Key, Kind, Protocol};
 
 /// A listener as routes see it. One in conflict is not there for them.
@@ -152,7 +152,9 @@ impl Checked {
         self.sections.push(section(listener, http_routes, served));
         if served {
             let (name, port, hostname) = (listener.name.clone(), listener.port, hostname(listener));
-            self.listeners.push(snapshot::Listener { name, port, protocol, hostname, certificates });
+            let versions = listener.versions;
+            let clients = None;
+            self.listeners.push(snapshot::Listener { name, port, protocol, hostname, certificates, versions, clients });
         } else {
             self.conditions.push(no(name, PROGRAMMED, "Invalid", "the listener has no usable certificate"));
         }
@@ -225,7 +227,7 @@ struct Unresolved {
     message: String,
 }
 
-fn certificate(objects: &Objects, meta: &Meta, reference: &SecretRef) -> Result<Key, Unresolved> {
+fn certificate(objects: &Objects, meta: &Meta, reference: &ObjectReference) -> Result<Key, Unresolved> {
     let fail = |code, part, reason, message| Unresolved { code, part, reason, message };
     let own = &*meta.object.namespace;
     let namespace = reference.namespace.as_deref().unwrap_or(own);

@@ -51,6 +51,7 @@ fn path(path: &PathMatch) -> String {
         PathMatch::Exact(path) => path.clone(),
         PathMatch::Prefix(prefix) => format!("{}/*", prefix.trim_end_matches('/')),
         PathMatch::Regex(expression) => format!("~ {expression}"),
+        PathMatch::RegexPrefix(expression) => format!("~* {expression}"),
     }
 }
 
@@ -110,5 +111,7 @@ fn filter(filter: &Filter) -> String {
         Filter::ResponseHeaders(_) => "response headers".to_owned(),
         Filter::Redirect(redirect) => format!("redirect {}", redirect.status),
         Filter::Rewrite(_) => "rewrite".to_owned(),
+        Filter::Mirror(_) => "mirror".to_owned(),
+        Filter::Cors(_) => "CORS".to_owned(),
     }
 }
