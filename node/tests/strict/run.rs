@@ -71,7 +71,15 @@ impl Bench {
         mesh.resources.gateway(vec![address.ip()], vec![listener("http", address.port(), None, None)]);
         let set = HeaderModifier { set: vec![("x-rule".into(), "admin".into())], ..HeaderModifier::default() };
         let rewrite = Rewrite { hostname: None, path: Some(PathRewrite::Prefix("/v1".into())) };
-        let redirect = Redirect { scheme: None, hostname: Some("b".into()), path: None, port: None, status: 302 };
+        let redirect = Redirect {
+            scheme: None,
+            hostname: Some("b".into()),
+            path: None,
+            port: None,
+            status: 302,
+            location: None,
+            unless_tls: false,
+        };
         let rules = vec![
             prefix("/ok", "a"),
             filtered("/admin", "a", Filter::RequestHeaders(set)),
