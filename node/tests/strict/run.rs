@@ -71,7 +71,7 @@ impl Bench {
         mesh.resources.gateway(vec![address.ip()], vec![listener("http", address.port(), None, None)]);
         let set = HeaderModifier { set: vec![("x-rule".into(), "admin".into())], ..HeaderModifier::default() };
         let rewrite = Rewrite { hostname: None, path: Some(PathRewrite::Prefix("/v1".into())) };
-        let redirect = Redirect { scheme: None, hostname: Some("b".into()), path: None, port: None, status: 302 };
+        let redirect = Redirect { hostname: Some("b".into()), status: 302, ..Redirect::default() };
         let rules = vec![
             prefix("/ok", "a"),
             filtered("/admin", "a", Filter::RequestHeaders(set)),
