@@ -1,5 +1,5 @@
 //! The backend: answers every request with a fixed number of bytes, and reads no more of it than
-//! its end and the beginning of its path. One thread beside the load.
+//! its end and the beginning of its path. Its thread is the load's too.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use anyhow::Context;
 use meshgate_bench::process::pin;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 
 /// What a path begins with that asks for the large answer.
 pub const LARGE_PATH: &str = "/10k";
@@ -23,6 +24,8 @@ const MAX_HEAD: usize = 8192;
 pub struct Backend {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Its runtime, for the load to run beside it: two threads would cost the core they share more.
+    pub runtime: Handle,
     accepted: Arc<AtomicU64>,
 }
 
@@ -42,6 +45,7 @@ pub fn start(core: usize) -> anyhow::Result<Backend> {
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
     let accepted = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&accepted);
     let run = move || -> anyhow::Result<()> {
@@ -50,7 +54,7 @@ pub fn start(core: usize) -> anyhow::Result<Backend> {
     };
     let reported = move || run().unwrap_or_else(|error| eprintln!("bench/run: the backend ended: {error:#}"));
     std::thread::Builder::new().name("backend".into()).spawn(reported)?;
-    Ok(Backend { address, accepted })
+    Ok(Backend { address, runtime: handle, accepted })
 }
 
 async fn accept(listener: std::net::TcpListener, accepted: &AtomicU64) -> anyhow::Result<()> {

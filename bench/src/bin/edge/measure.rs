@@ -134,7 +134,7 @@ impl Bench {
             let load = h2load::start(address, WARM_UP, WINDOW + RUN_OUT, folder.path("logs/h2load"))?;
             self.by_h2load(&running, load).await?
         } else {
-            let load = Load::start(plan, beside)?;
+            let load = Load::start(&plan, &self.backend.runtime);
             sleep(WARM_UP).await;
             let before = self.moment(&running, load.answers())?;
             sleep(WINDOW).await;
