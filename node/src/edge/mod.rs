@@ -6,8 +6,6 @@
 //! runtime, timers and upstream connections of its own.
 
 mod accept;
-mod head_copy;
-mod head_timer;
 mod listen;
 mod serve;
 mod sniff;
@@ -63,6 +61,8 @@ pub struct EdgeConfig {
     /// How long a connection whose listener closes may take to begin its first request: it was
     /// taken from the listener's queue, or its client has only just connected.
     pub last_words: Duration,
+    /// How long an HTTP/1 client that has closed its side is served without a byte going out.
+    pub half_closed: Duration,
 }
 
 impl Default for EdgeConfig {
@@ -76,6 +76,7 @@ impl Default for EdgeConfig {
             idle_timeout: Duration::from_secs(75),
             handshake_timeout: Duration::from_secs(10),
             last_words: Duration::from_secs(1),
+            half_closed: Duration::from_secs(5),
         }
     }
 }

@@ -18,9 +18,10 @@ use super::metrics::ProxyMetrics;
 use super::pool::Pool;
 use super::remote::Remote;
 use super::retry::RetryBudget;
-use super::timer::CoarseTimer;
 use super::view::View;
+use crate::h1::Interim;
 use crate::identity::NodeName;
+use crate::timer::CoarseTimer;
 
 /// Nodes whose peer is expected: endpoints on them are reached by tunnel.
 pub type ExpectedPeers = Arc<ArcSwap<HashSet<NodeName>>>;
@@ -75,6 +76,8 @@ pub struct ConnectionInfo {
     pub sni: Option<String>,
     /// The client is a trusted hop.
     pub trusted: bool,
+    /// Where interim responses of a backend are put, if the client can be sent any.
+    pub interim: Option<Interim>,
 }
 
 impl Local {
