@@ -8,6 +8,7 @@ mod balance;
 mod client;
 mod cors;
 mod drain;
+mod h1;
 mod hostile;
 mod http;
 mod listeners;
