@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use http::Method;
-use meshgate_node::proxy::{AccessLog, AccessLogTarget};
+use meshgate_node::proxy::{AccessLog, AccessLogTarget, ProxyMetrics};
+use meshgate_node::telemetry::Telemetry;
 
 use crate::backend::Backend;
 use crate::client::Client;
@@ -64,4 +65,35 @@ async fn a_line_says_what_was_asked_what_it_took_and_who_answered() {
     assert!(line["tls_version"].is_null() && line["sni"].is_null(), "{line}");
     assert_eq!(lines[1]["status"], 404);
     assert!(lines[1]["trace_id"].is_null());
+}
+
+#[tokio::test]
+async fn what_operators_are_told_to_look_at_is_exported() {
+    let a = Backend::start("a").await;
+    let (mesh, address) = one_with(Options::default(), &[("a", &a)], vec![prefix("/", "a")]).await;
+    let telemetry = Telemetry::new("n1");
+    let metrics = telemetry.register(|registry| {
+        mesh.stats.register(registry);
+        mesh.context.access_log.register(registry);
+        ProxyMetrics::new(registry)
+    });
+    assert_eq!(Client::h1(address).await.get("http://s/x").await.status, 200);
+    metrics.mirrored("sent");
+    metrics.mirrored("lagged");
+    metrics.retried("status", "again");
+    metrics.ejected("default/a:80");
+    let text = telemetry.text().unwrap();
+    println!("{text}");
+    for line in [
+        "meshgate_connections_accepted_total 1",
+        "meshgate_connections_refused_total{reason=\"over_limit\"} 0",
+        "meshgate_tls_handshakes_failed_total 0",
+        "meshgate_access_log_dropped_total 0",
+        "meshgate_http_mirrors_total{outcome=\"lagged\"} 1",
+        "meshgate_http_retries_total{reason=\"status\",outcome=\"again\"} 1",
+        "meshgate_endpoint_ejections_total{backend=\"default/a:80\"} 1",
+    ] {
+        assert!(text.lines().any(|exported| exported == line), "{line} in {text}");
+    }
+    mesh.stop().await;
 }
