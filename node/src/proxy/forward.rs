@@ -93,8 +93,9 @@ pub async fn forward(forward: Forward<'_>, mut exchange: Exchange) -> Response<R
         match then {
             Then::Answer(answer) => return own(forward.context, exchange, &answer),
             Then::Again(pause) if pause.is_zero() => {}
-            // Seldom, and shorter than a tick of the thread's timer.
-            Then::Again(pause) => tokio::time::sleep(pause).await,
+            // Seldom, so that it has no place in every request's future; shorter than a tick of the
+            // thread's timer.
+            Then::Again(pause) => Box::pin(tokio::time::sleep(pause)).await,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a rule's `retry` does.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,10 +10,11 @@ use meshgate_core::snapshot::{AppProtocol, Retry, Rule, Timeouts};
 
 use crate::backend::Backend;
 use crate::client::{Answer, Client, until};
-use crate::http::one;
-use crate::mesh::Mesh;
+use crate::http::{one, one_with};
+use crate::mesh::{Direct, Mesh, Options};
 use crate::resources::prefix;
 use crate::shaky::{Act, Shaky};
+use crate::tunnel::host_of;
 
 fn retry(attempts: u32, codes: &[u16]) -> Retry {
     Retry { attempts, codes: codes.to_vec(), backoff: Some(Duration::from_millis(5)) }
@@ -150,5 +152,21 @@ async fn without_a_rule_only_what_no_pod_has_seen_is_repeated() {
     assert_eq!(ask(address, Method::PUT, 10).await.status, 502);
     assert_eq!(shaky.requests(), 1);
     until("it is counted", || mesh.context.metrics.totals().failed == 1).await;
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_through_the_tunnel_is_retried_with_its_body() {
+    let (near, shaky) = (Backend::start("near").await, Shaky::start(&[Act::Status(503), Act::Status(200)]).await);
+    let remote = Arc::new(Direct(host_of(shaky.address)));
+    let options = Options { remote, expected: vec!["n2"], ..Options::default() };
+    let rule = Rule { retry: Some(retry(1, &[503])), ..prefix("/", "a") };
+    let (mut mesh, address) = one_with(options, &[("a", &near)], vec![rule]).await;
+    mesh.resources.service("a", AppProtocol::Http1, &[(shaky.address, Some("n2"))]);
+    mesh.apply().await;
+    let answer = ask(address, Method::POST, 20_000).await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-meshgate-attempts")), (200, "2"));
+    assert!(answer.header("x-meshgate-via").starts_with("tunnel"));
+    assert_eq!(shaky.bodies(), [20_000; 2]);
     mesh.stop().await;
 }

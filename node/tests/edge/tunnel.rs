@@ -25,8 +25,12 @@ use crate::resources::{Resources, prefix};
 
 /// A host on node n2 that knows a Service's endpoints there.
 pub fn host(backend: &Backend) -> PodHost {
+    host_of(backend.address)
+}
+
+pub fn host_of(backend: SocketAddr) -> PodHost {
     let mut resources = Resources::default();
-    resources.service("a", AppProtocol::Http1, &[(backend.address, Some("n2"))]);
+    resources.service("a", AppProtocol::Http1, &[(backend, Some("n2"))]);
     let context = context("n2", resources.table(9), &Options::default(), &mut Registry::default());
     let (_, applied) = watch::channel(HeadId { epoch: 1, rev: 9 });
     PodHost::new(context, applied)
