@@ -11,13 +11,38 @@ use crate::http::one_with;
 use crate::mesh::Options;
 use crate::resources::prefix;
 
+/// A log in a file.
+pub struct Log {
+    folder: tempfile::TempDir,
+    writer: std::thread::JoinHandle<()>,
+}
+
+impl Log {
+    /// The log and its end for requests.
+    pub fn start() -> (Log, AccessLog) {
+        let folder = tempfile::tempdir().unwrap();
+        let target = AccessLogTarget::File(folder.path().join("access.log"));
+        let (access_log, writer) = AccessLog::open(&target).unwrap();
+        let writer = std::thread::spawn(move || writer.unwrap().run());
+        (Log { folder, writer }, access_log)
+    }
+
+    /// All of it, once nobody can write any more.
+    pub fn text(self) -> String {
+        self.writer.join().unwrap();
+        std::fs::read_to_string(self.folder.path().join("access.log")).unwrap()
+    }
+}
+
+/// The lines of a log.
+pub fn lines(text: &str) -> Vec<serde_json::Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 #[tokio::test]
 async fn a_line_says_what_was_asked_what_it_took_and_who_answered() {
     let a = Backend::start("a").await;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("access.log");
-    let (access_log, writer) = AccessLog::open(&AccessLogTarget::File(path.clone())).unwrap();
-    let writer = std::thread::spawn(move || writer.unwrap().run());
+    let (log, access_log) = Log::start();
     let options = Options { access_log, ..Options::default() };
     let (mesh, address) = one_with(options, &[("a", &a)], vec![prefix("/", "a")]).await;
     let mut client = Client::h1(address).await;
@@ -33,10 +58,9 @@ async fn a_line_says_what_was_asked_what_it_took_and_who_answered() {
     assert_eq!(client.get("http://shop.example/status?404").await.status, 404);
     drop(client);
     mesh.stop().await;
-    writer.join().unwrap();
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = log.text();
     assert!(!text.contains("hidden"), "{text}");
-    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = lines(&text);
     assert_eq!(lines.len(), 2);
     let line = &lines[0];
     for (field, value) in [

@@ -20,6 +20,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::backend::Backend;
 use crate::client::{Client, refused, until};
+use crate::log::{Log, lines};
 use crate::mesh::{Mesh, Options, impatient};
 use crate::resources::{listener, prefix};
 
@@ -129,7 +130,9 @@ async fn two_hosts(options: Options, backend: &Backend) -> (Mesh, SocketAddr, [C
 #[tokio::test]
 async fn alpn_decides_the_protocol_and_sni_the_certificate() {
     let a = Backend::start("a").await;
-    let (mesh, address, certificates) = two_hosts(Options::default(), &a).await;
+    let (log, access_log) = Log::start();
+    let options = Options { access_log, ..Options::default() };
+    let (mesh, address, certificates) = two_hosts(options, &a).await;
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
         let stream = connect(address, "a.example", &[b"h2", b"http/1.1"], version).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
@@ -148,6 +151,19 @@ async fn alpn_decides_the_protocol_and_sni_the_certificate() {
     let unknown = connect(address, "c.example", &[], &rustls::version::TLS13).await.unwrap_err();
     assert!(unknown.to_string().contains("UnrecognisedName"), "{unknown}");
     mesh.stop().await;
+    let logged: Vec<String> = lines(&log.text())
+        .iter()
+        .map(|line| format!("{} {} {} {}", line["tls_version"], line["sni"], line["protocol"], line["reason"]))
+        .collect();
+    for version in ["1.3", "1.2"] {
+        for line in [
+            r#""a.example" "HTTP/2.0" "ok""#,
+            r#""b.example" "HTTP/1.1" "ok""#,
+            r#""b.example" "HTTP/1.1" "misdirected""#,
+        ] {
+            assert!(logged.contains(&format!("\"{version}\" {line}")), "{line} in {logged:?}");
+        }
+    }
 }
 
 #[tokio::test]
