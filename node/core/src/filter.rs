@@ -2,9 +2,25 @@
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use regex::Regex;
 
 use crate::sanitize::path::rewritten;
-use crate::snapshot::{Filter, HeaderModifier, PathRewrite, Redirect, Rewrite};
+use crate::snapshot::{BackendTarget, Filter, HeaderModifier, PathRewrite, Redirect, Rewrite};
+
+mod cors;
+
+pub use cors::{allow_origin, cors, preflight};
+
+/// How a request's path was matched.
+#[derive(Clone, Copy, Debug)]
+pub enum MatchedPath<'a> {
+    /// Whole.
+    Exact,
+    /// By this prefix.
+    Prefix(&'a str),
+    /// By this expression.
+    Regex(&'a Regex),
+}
 
 /// What a redirect must know of the request.
 #[derive(Clone, Copy, Debug)]
@@ -19,8 +35,8 @@ pub struct RedirectContext<'a> {
     pub path: &'a str,
     /// Query without `?`.
     pub query: Option<&'a str>,
-    /// The prefix that matched, for prefix replacement.
-    pub prefix: Option<&'a str>,
+    /// How the path was matched.
+    pub matched: MatchedPath<'a>,
 }
 
 /// What `URLRewrite` filters make of the request's host and path.
@@ -32,11 +48,34 @@ pub struct Rewritten {
     pub path: Option<String>,
 }
 
+/// Where copies of a request go. `random` gives a number for each mirror, evenly distributed.
+pub fn mirrors(filters: &[Filter], mut random: impl FnMut() -> u32) -> impl Iterator<Item = &BackendTarget> {
+    filters.iter().filter_map(move |filter| match filter {
+        // The share of all numbers that is below the fraction.
+        Filter::Mirror(mirror) => {
+            let chosen = (u64::from(random()) * u64::from(mirror.denominator)) >> 32 < u64::from(mirror.numerator);
+            chosen.then_some(&mirror.target)
+        }
+        _ => None,
+    })
+}
+
+/// The redirect that answers a request, if one does.
+pub fn redirect(filters: &[Filter], tls: bool) -> Option<&Redirect> {
+    filters.iter().find_map(|filter| match filter {
+        Filter::Redirect(redirect) if !(tls && redirect.unless_tls) => Some(redirect),
+        _ => None,
+    })
+}
+
 /// The `Location` of a redirect (HTTPRouteFilter RequestRedirect: scheme, port and path rules).
 ///
 /// The port is the one that is given; else the well-known one of a scheme that is given; else the
 /// listener's. Never the one of the request's authority. A scheme's own port is left out.
 pub fn redirect_location(redirect: &Redirect, context: &RedirectContext<'_>) -> String {
+    if let Some(location) = &redirect.location {
+        return location.clone();
+    }
     let scheme = redirect.scheme.as_deref().unwrap_or(context.scheme);
     let host = redirect.hostname.as_deref().unwrap_or(context.host);
     let well_known = match scheme {
@@ -46,7 +85,7 @@ pub fn redirect_location(redirect: &Redirect, context: &RedirectContext<'_>) -> 
     };
     let implied = redirect.scheme.as_ref().and(well_known).unwrap_or(context.listener_port);
     let port = redirect.port.unwrap_or(implied);
-    let path = redirect.path.as_ref().and_then(|path| rewrite_path(path, context.path, context.prefix));
+    let path = redirect.path.as_ref().and_then(|path| rewrite_path(path, context.path, context.matched));
     let path = path.as_deref().unwrap_or(context.path);
     let mut location = format!("{scheme}://{host}");
     if well_known != Some(port) {
@@ -62,11 +101,13 @@ pub fn redirect_location(redirect: &Redirect, context: &RedirectContext<'_>) -> 
 
 /// A path after a rewrite: normalised, never with dot segments. `None` when a prefix is to be
 /// replaced but none matched.
-fn rewrite_path(rewrite: &PathRewrite, path: &str, prefix: Option<&str>) -> Option<String> {
+fn rewrite_path(rewrite: &PathRewrite, path: &str, matched: MatchedPath<'_>) -> Option<String> {
     match rewrite {
         PathRewrite::Full(full) => Some(rewritten(full)),
+        PathRewrite::Template(template) => Some(rewritten(&filled(template, path, matched))),
         PathRewrite::Prefix(replacement) => {
-            let rest = path.strip_prefix(prefix?.trim_end_matches('/'))?;
+            let MatchedPath::Prefix(prefix) = matched else { return None };
+            let rest = path.strip_prefix(prefix.trim_end_matches('/'))?;
             if rest.is_empty() {
                 return Some(rewritten(replacement));
             }
@@ -79,6 +120,33 @@ fn rewrite_path(rewrite: &PathRewrite, path: &str, prefix: Option<&str>) -> Opti
             Some(format!("{}{rest}", replacement.trim_end_matches('/')))
         }
     }
+}
+
+/// A template with `$1` to `$9` replaced by what the groups of the expression caught in `path`;
+/// groups that there are not are empty. A `$` before anything else stands for itself.
+fn filled(template: &str, path: &str, matched: MatchedPath<'_>) -> String {
+    let captures = match matched {
+        MatchedPath::Regex(regex) => regex.captures(path),
+        MatchedPath::Exact | MatchedPath::Prefix(_) => None,
+    };
+    let mut filled = String::with_capacity(template.len() + path.len());
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('$') {
+        filled.push_str(before);
+        match after.chars().next().and_then(|digit| digit.to_digit(10)) {
+            Some(number) if number > 0 => {
+                let group = captures.as_ref().and_then(|captures| captures.get(number as usize));
+                filled.push_str(group.map_or("", |group| group.as_str()));
+                rest = after.get(1..).unwrap_or_default();
+            }
+            _ => {
+                filled.push('$');
+                rest = after;
+            }
+        }
+    }
+    filled.push_str(rest);
+    filled
 }
 
 /// Applies a header modifier: set, add, remove. Names and values that HTTP does not allow are
@@ -111,7 +179,7 @@ fn modifiable(name: &str) -> Option<HeaderName> {
 
 /// Applies the request-side filters to headers and returns what the URL becomes. A new host is
 /// put into `Host` too. Of several rewrites the last counts, each starting from `path`.
-pub fn apply_request(filters: &[Filter], path: &str, prefix: Option<&str>, headers: &mut HeaderMap) -> Rewritten {
+pub fn apply_request(filters: &[Filter], path: &str, matched: MatchedPath<'_>, headers: &mut HeaderMap) -> Rewritten {
     let mut result = Rewritten::default();
     for filter in filters {
         match filter {
@@ -123,11 +191,11 @@ pub fn apply_request(filters: &[Filter], path: &str, prefix: Option<&str>, heade
                     headers.insert(HOST, value);
                     result.host = Some(host.clone());
                 }
-                if let Some(new) = new.as_ref().and_then(|new| rewrite_path(new, path, prefix)) {
+                if let Some(new) = new.as_ref().and_then(|new| rewrite_path(new, path, matched)) {
                     result.path = Some(new);
                 }
             }
-            Filter::ResponseHeaders(_) | Filter::Redirect(_) => {}
+            Filter::ResponseHeaders(_) | Filter::Redirect(_) | Filter::Mirror(_) | Filter::Cors(_) => {}
         }
     }
     result
@@ -146,7 +214,15 @@ pub fn apply_response(filters: &[Filter], headers: &mut HeaderMap) {
 mod tests {
     use super::*;
 
-    const REDIRECT: Redirect = Redirect { scheme: None, hostname: None, path: None, port: None, status: 302 };
+    const REDIRECT: Redirect = Redirect {
+        scheme: None,
+        hostname: None,
+        path: None,
+        port: None,
+        status: 302,
+        location: None,
+        unless_tls: false,
+    };
 
     fn context(scheme: &'static str, listener_port: u16) -> RedirectContext<'static> {
         RedirectContext {
@@ -155,7 +231,7 @@ mod tests {
             listener_port,
             path: "/a/b",
             query: Some("q=1"),
-            prefix: Some("/a"),
+            matched: MatchedPath::Prefix("/a"),
         }
     }
 
@@ -217,10 +293,10 @@ mod tests {
             ("/foo/bar", "/foo", "/a/../b", "/b/bar"),
         ];
         for (path, prefix, replacement, expected) in cases {
-            let new = rewrite_path(&PathRewrite::Prefix(replacement.into()), path, Some(prefix));
+            let new = rewrite_path(&PathRewrite::Prefix(replacement.into()), path, MatchedPath::Prefix(prefix));
             assert_eq!(new.as_deref(), Some(expected), "{path} {prefix} {replacement}");
         }
-        assert_eq!(rewrite_path(&PathRewrite::Prefix("/x".into()), "/foo", None), None);
+        assert_eq!(rewrite_path(&PathRewrite::Prefix("/x".into()), "/foo", MatchedPath::Exact), None);
     }
 
     fn modifier(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str]) -> HeaderModifier {
@@ -258,9 +334,54 @@ mod tests {
         let rewrite = Rewrite { hostname: Some("one.example".into()), path: Some(PathRewrite::Full("/x".into())) };
         let filters = [Filter::RequestHeaders(modifier(&[("x-a", "b")], &[], &[])), Filter::Rewrite(rewrite)];
         let mut headers = HeaderMap::new();
-        let result = apply_request(&filters, "/foo", None, &mut headers);
+        let result = apply_request(&filters, "/foo", MatchedPath::Exact, &mut headers);
         assert_eq!(result, Rewritten { host: Some("one.example".into()), path: Some("/x".into()) });
         assert_eq!(headers.get(HOST), Some(&HeaderValue::from_static("one.example")));
         assert_eq!(headers.get("x-a"), Some(&HeaderValue::from_static("b")));
+    }
+
+    #[test]
+    fn a_mirror_gets_its_fraction() {
+        let mirror = |numerator, denominator| {
+            let target = BackendTarget::Invalid { reason: format!("{numerator}/{denominator}") };
+            Filter::Mirror(crate::snapshot::Mirror { target, numerator, denominator })
+        };
+        let filters = [mirror(0, 100), mirror(35, 100), mirror(1, 3), mirror(1, 1)];
+        let copies = |random: u32| mirrors(&filters, || random).count();
+        assert_eq!([0, 0x4000_0000, 0x5555_5556, 0x7fff_ffff, u32::MAX].map(copies), [3, 3, 2, 1, 1]);
+        let share = (0..1000).filter(|n| copies(n * (u32::MAX / 1000)) == 3).count();
+        assert!((330..=336).contains(&share), "{share} of 1000 had a third");
+    }
+
+    #[test]
+    fn a_template_is_filled_and_normalised() {
+        let regex = crate::compile::path_prefix_regex("/App(/|$)(.*)").expect("it parses");
+        let cases = [
+            ("/$2", "/app/x/y", "/x/y"),
+            ("/$2", "/APP", "/"),
+            ("/new/$2/$9", "/app/x", "/new/x/"),
+            ("/$2/../etc", "/app/x", "/etc"),
+            ("/$2/../../etc", "/app/x", "/"),
+            ("/$2", "/app/..%2f", "/"),
+            ("/cost$/$0", "/app/", "/cost$/$0"),
+        ];
+        for (template, path, expected) in cases {
+            let template = PathRewrite::Template(template.into());
+            let new = rewrite_path(&template, path, MatchedPath::Regex(&regex)).expect("a path");
+            assert!(new.eq_ignore_ascii_case(expected), "{template:?} {path}: {new}");
+        }
+        let plain = rewrite_path(&PathRewrite::Template("/x$1".into()), "/a", MatchedPath::Prefix("/a"));
+        assert_eq!(plain.as_deref(), Some("/x"));
+    }
+
+    #[test]
+    fn a_redirect_may_be_for_requests_without_tls_only() {
+        let to_https = Redirect { scheme: Some("https".into()), status: 308, unless_tls: true, ..REDIRECT };
+        let verbatim = Redirect { location: Some("https://b.org/?x".into()), ..REDIRECT };
+        let filters = [Filter::Redirect(to_https.clone()), Filter::Redirect(verbatim.clone())];
+        assert_eq!(redirect(&filters, false), Some(&to_https));
+        assert_eq!(redirect(&filters, true), Some(&verbatim));
+        assert_eq!(redirect(&filters[..1], true), None);
+        assert_eq!(redirect_location(&verbatim, &context("http", 80)), "https://b.org/?x");
     }
 }

@@ -8,7 +8,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::snapshot::{Filter, HttpMatch, SessionAffinity, Timeouts};
+use crate::snapshot::{
+    self, ClientValidationMode, HttpMatch, Retry, SessionAffinity, Timeouts, TlsVersions, TrafficDistribution,
+};
+
+mod ingress;
+
+pub use ingress::{HttpsRedirect, Ingress, IngressOptions, IngressPath, IngressPathType, IngressTls};
 
 /// The kind of a user's object, as its manifest names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,8 +35,10 @@ pub enum ObjectKind {
     Service,
     /// `discovery.k8s.io/EndpointSlice`
     EndpointSlice,
-    /// `v1/Secret` of type `kubernetes.io/tls`
+    /// `v1/Secret` of type `kubernetes.io/tls`, or with the key `ca.crt`
     Secret,
+    /// `v1/ConfigMap` with the key `ca.crt`
+    ConfigMap,
     /// `v1/Namespace`
     Namespace,
 }
@@ -48,6 +56,7 @@ impl ObjectKind {
             ObjectKind::Service => "Service",
             ObjectKind::EndpointSlice => "EndpointSlice",
             ObjectKind::Secret => "Secret",
+            ObjectKind::ConfigMap => "ConfigMap",
             ObjectKind::Namespace => "Namespace",
         }
     }
@@ -60,7 +69,7 @@ impl ObjectKind {
             }
             ObjectKind::IngressClass | ObjectKind::Ingress => "networking.k8s.io",
             ObjectKind::EndpointSlice => "discovery.k8s.io",
-            ObjectKind::Service | ObjectKind::Secret | ObjectKind::Namespace => "",
+            ObjectKind::Service | ObjectKind::Secret | ObjectKind::ConfigMap | ObjectKind::Namespace => "",
         }
     }
 }
@@ -138,6 +147,8 @@ pub enum Spec {
     EndpointSlice(EndpointSlice),
     /// A TLS Secret; the private key is not here, only its public half.
     Certificate(Certificate),
+    /// A ConfigMap with certificates of authorities, or a Secret that has nothing else.
+    TrustBundle(TrustBundle),
     /// A Namespace; all that matters are its labels.
     Namespace,
 }
@@ -181,11 +192,26 @@ pub struct Listener {
     /// `tls.mode` is Terminate (the default) when true; Passthrough when false.
     pub tls_terminate: bool,
     /// `tls.certificateRefs`.
-    pub certificates: Vec<SecretRef>,
+    pub certificates: Vec<ObjectReference>,
+    /// TLS versions, from `tls.options`.
+    pub versions: TlsVersions,
+    /// Client certificates: of `spec.tls.frontend`, what holds for its port.
+    pub clients: Option<ClientValidation>,
     /// `allowedRoutes.namespaces`.
     pub allowed_namespaces: AllowedNamespaces,
     /// `allowedRoutes.kinds` by (group, kind); empty means "what the protocol implies".
     pub allowed_kinds: Vec<(String, String)>,
+}
+
+/// How client certificates are checked, as declared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientValidation {
+    /// Field path, for findings: `spec.tls.frontend.default.validation`.
+    pub field: String,
+    /// `caCertificateRefs`: ConfigMaps or Secrets.
+    pub refs: Vec<ObjectReference>,
+    /// `mode`.
+    pub mode: ClientValidationMode,
 }
 
 /// `allowedRoutes.namespaces.from`.
@@ -221,12 +247,12 @@ pub enum LabelRequirement {
     DoesNotExist(String),
 }
 
-/// A reference to a Secret, or to something else that compile reports.
+/// A reference of a Gateway to a Secret or ConfigMap, or to something else that compile reports.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SecretRef {
+pub struct ObjectReference {
     /// API group; empty is core.
     pub group: String,
-    /// Kind; `Secret` is the only one served.
+    /// Kind.
     pub kind: String,
     /// Namespace; `None` is the referrer's own.
     pub namespace: Option<String>,
@@ -275,9 +301,29 @@ pub struct HttpRule {
     pub backends: Vec<BackendRef>,
     /// `timeouts`.
     pub timeouts: Timeouts,
+    /// `retry`.
+    pub retry: Option<Retry>,
     /// What of this rule isn't supported, by field path (`filters[0].type: "ExtensionRef"`).
     /// A rule with any answers 500 (an ignored filter would fail open).
     pub unsupported: Vec<(String, String)>,
+}
+
+/// A filter as declared.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Filter {
+    /// One that refers to nothing.
+    Plain(snapshot::Filter),
+    /// `RequestMirror`.
+    Mirror {
+        /// Position in its list, for findings.
+        index: usize,
+        /// Where copies go; its weight and filters mean nothing.
+        backend: BackendRef,
+        /// Of so many requests ...
+        denominator: u32,
+        /// ... so many are copied.
+        numerator: u32,
+    },
 }
 
 /// A backend as declared.
@@ -339,54 +385,6 @@ pub struct GrantTo {
     pub name: Option<String>,
 }
 
-/// An Ingress as declared.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Ingress {
-    /// `spec.ingressClassName` or the annotation `kubernetes.io/ingress.class`.
-    pub class: Option<String>,
-    /// `spec.defaultBackend`.
-    pub default_backend: Option<BackendRef>,
-    /// `spec.rules`, flattened to one a path, in order.
-    pub paths: Vec<IngressPath>,
-    /// `spec.tls`.
-    pub tls: Vec<IngressTls>,
-}
-
-/// One path of an Ingress.
-#[derive(Clone, Debug, PartialEq)]
-pub struct IngressPath {
-    /// Field path, for findings: `spec.rules[1].http.paths[0]`.
-    pub field: String,
-    /// Host, lower case; `*.` covers exactly one label; `None` is every host.
-    pub host: Option<String>,
-    /// Path.
-    pub path: String,
-    /// Path type.
-    pub path_type: IngressPathType,
-    /// Where the requests go.
-    pub backend: BackendRef,
-}
-
-/// `pathType`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IngressPathType {
-    /// The whole path, case-sensitive.
-    Exact,
-    /// By `/`-separated elements.
-    Prefix,
-    /// Served as `Prefix`.
-    ImplementationSpecific,
-}
-
-/// One entry of an Ingress's `tls`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct IngressTls {
-    /// Hosts, lower case; empty is every host.
-    pub hosts: Vec<String>,
-    /// The Secret in the Ingress's namespace.
-    pub secret: Option<String>,
-}
-
 /// A Service as declared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
@@ -396,6 +394,10 @@ pub struct Service {
     pub external_name: Option<String>,
     /// `sessionAffinity`.
     pub affinity: SessionAffinity,
+    /// `trafficDistribution`.
+    pub distribution: TrafficDistribution,
+    /// `internalTrafficPolicy` is `Local`.
+    pub internal_local: bool,
 }
 
 /// A port of a Service.
@@ -433,6 +435,15 @@ pub struct Certificate {
     pub dns_names: Vec<String>,
     /// notAfter in seconds since the epoch.
     pub not_after: i64,
+    /// DER certificates of authorities, of the Secret's `ca.crt`; empty without one.
+    pub authorities: Vec<Vec<u8>>,
+}
+
+/// Certificates of authorities, already checked: each is a certificate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrustBundle {
+    /// DER certificates, in declared order; never empty.
+    pub certificates: Vec<Vec<u8>>,
 }
 
 /// How much a finding hurts.

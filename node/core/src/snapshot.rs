@@ -6,12 +6,13 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 mod route;
 
 pub use route::{
-    Attachment, Backend, BackendTarget, Filter, HeaderModifier, HttpMatch, PathMatch, PathRewrite, Redirect, Rewrite,
-    Route, Rule, StringMatch, Timeouts, ValueMatch,
+    Attachment, Backend, BackendTarget, Cors, Filter, HeaderModifier, HttpMatch, Mirror, PathMatch, PathRewrite,
+    Redirect, Retry, Rewrite, Route, RouteHost, Rule, StringMatch, Timeouts, ValueMatch,
 };
 
 /// The kind of a resource. Codes are part of the wire format and never reused.
@@ -29,6 +30,8 @@ pub enum Kind {
     Certificate,
     /// An [`EndpointSlice`] (code 6).
     Endpoints,
+    /// A [`TrustBundle`] (code 7), named `configmap/NAME` or `secret/NAME` after its source.
+    TrustBundle,
     /// A kind that a newer version knows; kept and relayed, never interpreted.
     Other(u16),
 }
@@ -52,6 +55,7 @@ impl Kind {
             Kind::Service => 4,
             Kind::Certificate => 5,
             Kind::Endpoints => 6,
+            Kind::TrustBundle => 7,
             Kind::Other(code) => code,
         }
     }
@@ -65,6 +69,7 @@ impl Kind {
             4 => Kind::Service,
             5 => Kind::Certificate,
             6 => Kind::Endpoints,
+            7 => Kind::TrustBundle,
             other => Kind::Other(other),
         }
     }
@@ -88,6 +93,7 @@ impl Kind {
             Kind::Service => "Service",
             Kind::Certificate => "Secret",
             Kind::Endpoints => "EndpointSlice",
+            Kind::TrustBundle => "TrustBundle",
             Kind::Other(_) => "Unknown",
         }
     }
@@ -175,6 +181,8 @@ pub enum Resource {
     Certificate(Certificate),
     /// For [`Kind::Endpoints`].
     Endpoints(EndpointSlice),
+    /// For [`Kind::TrustBundle`].
+    TrustBundle(TrustBundle),
     /// For [`Kind::Other`].
     Unknown,
 }
@@ -212,6 +220,54 @@ pub struct Listener {
     pub hostname: HostPattern,
     /// Keys of the [`Certificate`]s it offers (HTTPS only), in declared order.
     pub certificates: Vec<Key>,
+    /// TLS versions (HTTPS only).
+    pub versions: TlsVersions,
+    /// Client certificates that it asks for (HTTPS only).
+    pub clients: Option<ClientValidation>,
+}
+
+/// The TLS versions that a listener speaks; `None` is the peer's default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct TlsVersions {
+    /// The oldest.
+    pub min: Option<TlsVersion>,
+    /// The newest, not older than `min`.
+    pub max: Option<TlsVersion>,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    V12,
+    /// TLS 1.3 (RFC 8446).
+    V13,
+}
+
+/// How a listener checks client certificates (`spec.tls.frontend`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientValidation {
+    /// Keys of the [`TrustBundle`]s whose certificates are trusted; never empty.
+    pub trust: Vec<Key>,
+    /// What becomes of a client without a valid certificate.
+    pub mode: ClientValidationMode,
+}
+
+/// `mode` of a client validation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ClientValidationMode {
+    /// Its handshake fails.
+    #[default]
+    AllowValidOnly,
+    /// It is served all the same.
+    AllowInsecureFallback,
+}
+
+/// Certificates of authorities that are trusted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrustBundle {
+    /// DER certificates, in declared order; never empty.
+    pub certificates: Vec<Vec<u8>>,
 }
 
 /// What a listener speaks.
@@ -255,6 +311,24 @@ impl HostPattern {
     }
 }
 
+/// How specific a pattern is: exact, longer wildcards before shorter (of equal ones the one-label
+/// kind first), any. The smaller is more specific.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Specificity(u8, std::cmp::Reverse<usize>, u8);
+
+impl HostPattern {
+    /// Where it stands among patterns that match the same host.
+    pub fn specificity(&self) -> Specificity {
+        use std::cmp::Reverse;
+        match self {
+            HostPattern::Exact(_) => Specificity(0, Reverse(0), 0),
+            HostPattern::WildcardOneLabel(suffix) => Specificity(1, Reverse(suffix.len()), 0),
+            HostPattern::Wildcard(suffix) => Specificity(1, Reverse(suffix.len()), 1),
+            HostPattern::Any => Specificity(2, Reverse(0), 0),
+        }
+    }
+}
+
 /// The labels before `.suffix`, if `name` ends so and has any.
 fn labels_before<'a>(name: &'a str, suffix: &str) -> Option<&'a str> {
     name.strip_suffix(suffix)?.strip_suffix('.').filter(|labels| !labels.is_empty())
@@ -277,6 +351,22 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Session affinity.
     pub affinity: SessionAffinity,
+    /// Which endpoints are preferred.
+    pub distribution: TrafficDistribution,
+    /// `internalTrafficPolicy: Local`: traffic from within the cluster stays on its node.
+    pub internal_local: bool,
+}
+
+/// `trafficDistribution`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum TrafficDistribution {
+    /// None.
+    #[default]
+    Any,
+    /// Those of the client's zone (`PreferSameZone`, `PreferClose`).
+    PreferSameZone,
+    /// Those on the client's node, then those of its zone.
+    PreferSameNode,
 }
 
 /// A port of a Service.
@@ -307,7 +397,10 @@ pub enum SessionAffinity {
     #[default]
     None,
     /// The same endpoint for the same client address.
-    ClientIp,
+    ClientIp {
+        /// For this long after its last request (`clientIP.timeoutSeconds`, 3 hours by default).
+        timeout: Duration,
+    },
 }
 
 /// The public half of a TLS Secret.
@@ -351,4 +444,8 @@ pub struct Endpoint {
     pub serving: bool,
     /// `conditions.terminating` (default false).
     pub terminating: bool,
+    /// `hints.forZones`: the zones whose clients should use it; empty is all.
+    pub for_zones: Vec<String>,
+    /// `hints.forNodes`: the nodes whose clients should use it; empty is all.
+    pub for_nodes: Vec<String>,
 }

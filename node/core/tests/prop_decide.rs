@@ -12,6 +12,7 @@ mod update;
 
 use std::cell::Cell;
 
+use meshgate_core::filter::MatchedPath;
 use meshgate_core::snapshot::{HeadId, Key};
 use meshgate_core::table::{Decision, RequestHead, Table};
 use proptest::collection::vec;
@@ -28,7 +29,10 @@ fn decided(table: &Table, gateway: &Key, port: u16, head: &RequestHead<'_>) -> A
             matched.listener.to_owned(),
             matched.route.clone(),
             matched.rule,
-            matched.prefix.map(ToOwned::to_owned),
+            match matched.path {
+                MatchedPath::Prefix(prefix) => Some(prefix.to_owned()),
+                MatchedPath::Exact | MatchedPath::Regex(_) => None,
+            },
         ),
     }
 }

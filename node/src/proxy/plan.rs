@@ -5,7 +5,7 @@ use http::{HeaderValue, Uri, Version, header, request};
 use meshgate_core::balance::choose_backend;
 use meshgate_core::filter::{self, RedirectContext};
 use meshgate_core::sanitize::Canonical;
-use meshgate_core::snapshot::{Backend, BackendTarget, Filter};
+use meshgate_core::snapshot::{Backend, BackendTarget};
 use meshgate_core::table::{Action, Decision, Matched, RequestHead, ServicePort, Table};
 
 use super::answer::{self, Answer};
@@ -71,17 +71,14 @@ fn choose(action: &Action) -> Option<&Backend> {
 }
 
 fn redirect(connection: &ConnectionInfo, canonical: &Canonical, matched: &Matched<'_>) -> Option<Answer> {
-    let redirect = matched.action.filters.iter().find_map(|filter| match filter {
-        Filter::Redirect(redirect) => Some(redirect),
-        _ => None,
-    })?;
+    let redirect = filter::redirect(&matched.action.filters, connection.tls)?;
     let context = RedirectContext {
         scheme: connection.scheme(),
         host: &canonical.host,
         listener_port: connection.port,
         path: &canonical.path,
         query: canonical.query.as_deref(),
-        prefix: matched.prefix,
+        matched: matched.path,
     };
     Some(Answer::redirect(redirect.status, &filter::redirect_location(redirect, &context)))
 }
@@ -95,7 +92,7 @@ fn rewrite(canonical: &Canonical, matched: &Matched<'_>, backend: &Backend, part
             continue;
         }
         let before = path.as_deref().unwrap_or(&canonical.path);
-        let rewritten = filter::apply_request(filters, before, matched.prefix, &mut parts.headers);
+        let rewritten = filter::apply_request(filters, before, matched.path, &mut parts.headers);
         if let Some(host) = rewritten.host {
             parts.headers.insert(header::HOST, HeaderValue::try_from(host).ok()?);
         }

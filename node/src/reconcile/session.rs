@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow};
 use meshgate_api::{Batch, Directory, PrivateKey, Watcher};
 use meshgate_core::compile::{Allocations, Compiled, Compiler, Settings};
 use meshgate_core::intent::{Finding, ObjectRef};
+use meshgate_core::replica::first_rev;
 use meshgate_core::snapshot::{GatewayAddress, HeadId, Key, Kind, Resource};
 use meshgate_wire::{Snapshot, decode};
 use tokio::sync::mpsc;
@@ -36,10 +37,9 @@ pub(super) fn lead(config: &ReconcileConfig, term: &Term, desk: &mut Desk, drain
     let signer = (config.signer)(term.epoch).context("cannot get a leader's key")?;
     catch_up(config, term);
     let held = config.replica.held();
-    let announced = config.replica.newest().rev.min(held.0.rev.saturating_add(MAX_REV_JUMP));
-    let highest_rev = announced.max(desk.last_rev);
+    let rev = first_rev(held.0, config.replica.newest(), desk.last_rev);
     let allocations = allocations(&held.1);
-    let publisher = Publisher::new(&config.mesh_id, signer.as_ref(), term.epoch, held, highest_rev);
+    let publisher = Publisher::new(&config.mesh_id, signer.as_ref(), HeadId { epoch: term.epoch, rev }, held);
     desk.book.begin(term.epoch, term.since_ms);
     // Watching starts before the first read, so that no change falls between the two.
     let mut source = Directory::open(&config.source)?;
@@ -56,7 +56,6 @@ pub(super) fn lead(config: &ReconcileConfig, term: &Term, desk: &mut Desk, drain
         first: true,
         pending: BTreeMap::new(),
         last_rev: &mut desk.last_rev,
-        logged: BTreeSet::new(),
         source_error: String::new(),
     };
     let batch = source.read()?;
@@ -88,9 +87,6 @@ impl Progress {
     }
 }
 
-/// How far an announced rev, which a lying member may have made up, moves a leader at most.
-const MAX_REV_JUMP: u64 = 1 << 32;
-
 /// How long a new leader waits for its own replica to have what others announce.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
@@ -117,7 +113,6 @@ struct Session<'a> {
     /// What was compiled and is not published yet, because publishing failed.
     pending: BTreeMap<Key, Option<Resource>>,
     last_rev: &'a mut u64,
-    logged: BTreeSet<Finding>,
     /// Why the source could not be read last; empty when it could.
     source_error: String,
 }
@@ -180,7 +175,7 @@ impl Session<'_> {
     /// Compiles and publishes what one read brought.
     fn pass(&mut self, source: &Directory, batch: Batch, read_at: Instant) -> anyhow::Result<()> {
         self.source_error.clear();
-        let Batch { changes, keys, findings, .. } = batch;
+        let Batch { changes, keys, findings: of_source, moved, .. } = batch;
         let quiet = changes.is_empty() && keys.is_empty() && !self.first;
         let (gone, appeared): (Vec<_>, Vec<_>) = changes.iter().partition(|(_, object)| object.is_none());
         let name = |pairs: Vec<&(ObjectRef, _)>| pairs.into_iter().map(|(object, _)| object.clone()).collect();
@@ -192,7 +187,7 @@ impl Session<'_> {
                 None => self.private_keys.remove(&change.object),
             };
         }
-        let Compiled { mut resources, findings: mut compiled, statuses } = self.compiler.apply(changes);
+        let Compiled { mut resources, findings, statuses } = self.compiler.apply(changes);
         if self.first {
             resources.extend(self.left_over());
         }
@@ -204,22 +199,42 @@ impl Session<'_> {
         if !quiet || !self.pending.is_empty() {
             self.publish(resources)?;
         }
-        compiled.extend(self.publisher.refused());
-        source.locate(&mut compiled);
-        compiled.extend(findings);
-        compiled.sort();
-        compiled.dedup();
-        self.log_new(&compiled);
-        self.book.enter(Entry {
+        let mut refused: Vec<Finding> = self.publisher.refused().collect();
+        source.locate(&mut refused);
+        let new = self.book.enter(Entry {
             head: self.publisher.head(),
             read_at,
             keys,
             appeared,
             gone,
-            findings: compiled,
+            compiled: self.located(source, findings, moved),
+            source: of_source,
+            refused,
             statuses,
         });
+        for finding in new {
+            let object = finding.object.as_ref().map(ToString::to_string).unwrap_or_default();
+            warn!(code = finding.code, origin = finding.origin, "{object} {}: {}", finding.field, finding.message);
+        }
         Ok(())
+    }
+
+    /// What is found now, with its place; and what was found before about objects that moved.
+    fn located(
+        &self,
+        source: &Directory,
+        mut findings: Vec<(ObjectRef, Vec<Finding>)>,
+        mut moved: BTreeSet<ObjectRef>,
+    ) -> Vec<(ObjectRef, Vec<Finding>)> {
+        moved.retain(|object| findings.binary_search_by(|(known, _)| known.cmp(object)).is_err());
+        let book = self.book.reader();
+        for object in moved {
+            let Some(mut found) = book.compiled(&object) else { continue };
+            found.iter_mut().for_each(|finding| finding.origin.clear());
+            findings.push((object, found));
+        }
+        findings.iter_mut().for_each(|(_, found)| source.locate(found));
+        findings
     }
 
     fn publish(&mut self, resources: Vec<(Key, Option<Resource>)>) -> anyhow::Result<()> {
@@ -241,16 +256,6 @@ impl Session<'_> {
         self.pending.clear();
         info!(%head, changes, "published");
         Ok(())
-    }
-
-    /// Logs each finding once, when it appears.
-    fn log_new(&mut self, findings: &[Finding]) {
-        let now: BTreeSet<Finding> = findings.iter().cloned().collect();
-        for finding in now.difference(&self.logged) {
-            let object = finding.object.as_ref().map(ToString::to_string).unwrap_or_default();
-            warn!(code = finding.code, origin = finding.origin, "{object} {}: {}", finding.field, finding.message);
-        }
-        self.logged = now;
     }
 
     /// What an earlier leader published and the source does not hold any more.

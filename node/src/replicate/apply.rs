@@ -112,10 +112,10 @@ fn probe(table: &Table, changes: &[Change]) {
         let path =
             route.rules.first().and_then(|rule| rule.matches.first()).map_or("/", |matcher| match &matcher.path {
                 PathMatch::Exact(path) | PathMatch::Prefix(path) => path,
-                PathMatch::Regex(_) => "/",
+                PathMatch::Regex(_) | PathMatch::RegexPrefix(_) => "/",
             });
         for attachment in &route.attachments {
-            let host = match attachment.hosts.first() {
+            let host = match attachment.hosts.first().map(|host| &host.served) {
                 Some(HostPattern::Exact(name)) => name.as_str(),
                 _ => "probe.invalid",
             };
@@ -141,7 +141,12 @@ mod tests {
 
     #[test]
     fn what_does_not_decode_is_held_alone() {
-        let good = Resource::Service(Service { ports: vec![], affinity: SessionAffinity::None });
+        let good = Resource::Service(Service {
+            ports: vec![],
+            affinity: SessionAffinity::None,
+            distribution: Default::default(),
+            internal_local: false,
+        });
         let change = |name: &str, value| LeafChange { key: Key::new(Kind::Service, "a", name), value: Some(value) };
         let changes = [change("bad", Bytes::from_static(&[0xff])), change("good", encode(&good))];
         let (decoded, held) = decode_changes(&changes, &BTreeSet::new());
@@ -153,7 +158,12 @@ mod tests {
 
     #[test]
     fn quarantine_is_by_content() {
-        let value = encode(&Resource::Service(Service { ports: vec![], affinity: SessionAffinity::ClientIp }));
+        let value = encode(&Resource::Service(Service {
+            ports: vec![],
+            affinity: SessionAffinity::None,
+            distribution: Default::default(),
+            internal_local: true,
+        }));
         let change = LeafChange { key: Key::new(Kind::Service, "a", "b"), value: Some(value) };
         let quarantine = BTreeSet::from_iter(pairs(std::slice::from_ref(&change)));
         assert_eq!(decode_changes(std::slice::from_ref(&change), &quarantine).1.len(), 1);

@@ -93,7 +93,7 @@ async fn filters_rewrite_requests_and_answers() {
     let a = Backend::start("a").await;
     let rewrite = Rewrite { hostname: Some("inner.example".into()), path: Some(PathRewrite::Prefix("/new".into())) };
     let set = |name: &str| HeaderModifier { set: vec![(name.into(), "1".into())], ..HeaderModifier::default() };
-    let redirect = Redirect { scheme: Some("https".into()), hostname: None, path: None, port: None, status: 301 };
+    let redirect = Redirect { scheme: Some("https".into()), status: 301, ..Redirect::default() };
     let mut changed = filtered("/old", "a", Filter::Rewrite(rewrite));
     changed.filters.push(Filter::RequestHeaders(set("x-in")));
     changed.filters.push(Filter::ResponseHeaders(set("x-out")));
@@ -152,7 +152,7 @@ async fn upstream_connections_are_used_again() {
 #[tokio::test]
 async fn a_late_backend_is_a_504_and_a_lost_client_ends_its_request() {
     let a = Backend::start("a").await;
-    let timeouts = Timeouts { request: Some(Duration::from_millis(150)), backend_request: None };
+    let timeouts = Timeouts { request: Some(Duration::from_millis(150)), ..Timeouts::default() };
     let hasty = Rule { timeouts, ..prefix("/hasty", "a") };
     let (mesh, address) = one(&[("a", &a)], vec![hasty, prefix("/", "a")]).await;
     let answer = get(address, "http://s/hasty/hang").await;

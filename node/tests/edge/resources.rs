@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use meshgate_core::snapshot::{
     AppProtocol, Attachment, Backend, BackendTarget, Certificate, Endpoint, EndpointSlice, Filter, Gateway,
-    GatewayAddress, HeadId, HostPattern, HttpMatch, Key, Kind, Listener, PathMatch, Protocol, Resource, Route, Rule,
-    Service, ServicePort, SessionAffinity, Timeouts,
+    GatewayAddress, HeadId, HostPattern, HttpMatch, Key, Kind, Listener, PathMatch, Protocol, Resource, Route,
+    RouteHost, Rule, Service, ServicePort, SessionAffinity, Timeouts,
 };
 use meshgate_core::table::Table;
 
@@ -38,7 +38,15 @@ pub fn listener(name: &str, port: u16, host: Option<&str>, certificate: Option<&
     let hostname = host.map_or(HostPattern::Any, |host| HostPattern::Exact(host.to_owned()));
     let protocol = if certificate.is_some() { Protocol::Https } else { Protocol::Http };
     let certificates = certificate.map(certificate_key).into_iter().collect();
-    Listener { name: name.to_owned(), port, protocol, hostname, certificates }
+    Listener {
+        name: name.to_owned(),
+        port,
+        protocol,
+        hostname,
+        certificates,
+        versions: Default::default(),
+        clients: None,
+    }
 }
 
 /// A rule for all requests below a prefix, to one Service's port 80.
@@ -50,6 +58,7 @@ pub fn rule(path: PathMatch, services: &[(&str, u32)]) -> Rule {
         filters: Vec::new(),
         backends: services.iter().map(|(service, weight)| backend(service, *weight)).collect(),
         timeouts: Timeouts::default(),
+        retry: None,
         broken: false,
     }
 }
@@ -84,7 +93,7 @@ impl Resources {
             .map(|(listener, host)| Attachment {
                 gateway: gateway_key(),
                 listener: (*listener).to_owned(),
-                hosts: vec![host.clone()],
+                hosts: vec![RouteHost::named(host.clone())],
             })
             .collect();
         let route = Route { generation: 1, created: None, attachments, rules, needs: Vec::new() };
@@ -93,7 +102,15 @@ impl Resources {
 
     pub fn service(&mut self, name: &str, app: AppProtocol, endpoints: &[(SocketAddr, Option<&str>)]) {
         let ports = vec![ServicePort { name: "http".into(), port: 80, app }];
-        self.put(service_key(name), Resource::Service(Service { ports, affinity: SessionAffinity::None }));
+        self.put(
+            service_key(name),
+            Resource::Service(Service {
+                ports,
+                affinity: SessionAffinity::None,
+                distribution: Default::default(),
+                internal_local: false,
+            }),
+        );
         self.endpoints(name, endpoints);
     }
 
@@ -110,6 +127,8 @@ impl Resources {
                 ready: true,
                 serving: true,
                 terminating: false,
+                for_zones: vec![],
+                for_nodes: vec![],
             };
             let slice = EndpointSlice {
                 service: service_key(name),

@@ -89,7 +89,12 @@ impl Leader {
 
 /// A resource of some size.
 pub fn put(name: &str, size: usize) -> LeafChange {
-    let service = Service { ports: vec![], affinity: SessionAffinity::None };
+    let service = Service {
+        ports: vec![],
+        affinity: SessionAffinity::None,
+        distribution: Default::default(),
+        internal_local: false,
+    };
     let mut value = encode(&Resource::Service(service)).to_vec();
     if size > 0 {
         // Field 1000, which no version knows: padding that counts.

@@ -230,6 +230,8 @@ async fn a_key_that_is_dropped_while_it_is_needed_is_asked_for_again() {
         protocol: Protocol::Https,
         hostname: HostPattern::Any,
         certificates: vec![certificate.clone()],
+        versions: Default::default(),
+        clients: None,
     };
     let gateway = Gateway { generation: 1, address: GatewayAddress::Loopback(1), listeners: vec![listener] };
     let tls = Certificate { chain: vec![vec![1]], key_hash: hash, dns_names: vec![], not_after: 0 };

@@ -4,9 +4,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use meshgate_core::snapshot::{
-    AppProtocol, Attachment, Backend, BackendTarget, Certificate, Endpoint, EndpointSlice, Filter, Gateway,
-    GatewayAddress, HeaderModifier, HostPattern, HttpMatch, Key, Kind, Listener, PathMatch, PathRewrite, Protocol,
-    Redirect, Resource, Rewrite, Route, Rule, Service, ServicePort, SessionAffinity, StringMatch, Timeouts, ValueMatch,
+    AppProtocol, Attachment, Backend, BackendTarget, Certificate, ClientValidation, ClientValidationMode, Cors,
+    Endpoint, EndpointSlice, Filter, Gateway, GatewayAddress, HeaderModifier, HostPattern, HttpMatch, Key, Kind,
+    Listener, Mirror, PathMatch, PathRewrite, Protocol, Redirect, Resource, Retry, Rewrite, Route, RouteHost, Rule,
+    Service, ServicePort, SessionAffinity, StringMatch, Timeouts, TlsVersion, TlsVersions, TrafficDistribution,
+    TrustBundle, ValueMatch,
 };
 
 fn pair(name: &str, value: &str) -> (String, String) {
@@ -23,6 +25,7 @@ pub fn resources() -> Vec<(Key, Resource)> {
         (Key::new(Kind::Service, "shop", "cart"), service()),
         (Key::new(Kind::Certificate, "shop", "tls"), certificate()),
         (Key::new(Kind::Endpoints, "shop", "cart-1"), endpoints()),
+        (Key::new(Kind::TrustBundle, "shop", "configmap/clients"), trust_bundle()),
     ]
 }
 
@@ -37,6 +40,11 @@ fn gateway(address: GatewayAddress) -> Resource {
         protocol,
         hostname,
         certificates: vec![Key::new(Kind::Certificate, "shop", "tls")],
+        versions: TlsVersions { min: Some(TlsVersion::V12), max: Some(TlsVersion::V13) },
+        clients: (protocol == Protocol::Https).then(|| ClientValidation {
+            trust: vec![Key::new(Kind::TrustBundle, "shop", "configmap/clients")],
+            mode: ClientValidationMode::AllowInsecureFallback,
+        }),
     };
     Resource::Gateway(Gateway {
         generation: 3,
@@ -57,9 +65,19 @@ fn route() -> Route {
         attachments: vec![Attachment {
             gateway: Key::new(Kind::Gateway, "shop", "web"),
             listener: "a".to_owned(),
-            hosts: vec![HostPattern::Exact("a.example".to_owned())],
+            hosts: vec![
+                RouteHost::named(HostPattern::Exact("a.example".to_owned())),
+                RouteHost {
+                    served: HostPattern::Exact("b.example".to_owned()),
+                    declared: HostPattern::Wildcard("example".to_owned()),
+                },
+            ],
         }],
-        rules: vec![rule(PathMatch::Exact("/a".to_owned())), rule(PathMatch::Prefix("/".to_owned()))],
+        rules: vec![
+            rule(PathMatch::Exact("/a".to_owned())),
+            rule(PathMatch::Prefix("/".to_owned())),
+            rule(PathMatch::RegexPrefix("/b".to_owned())),
+        ],
         needs: vec![1, 300],
     }
 }
@@ -91,7 +109,12 @@ fn rule(path: PathMatch) -> Rule {
                 filters: vec![],
             },
         ],
-        timeouts: Timeouts { request: Some(Duration::ZERO), backend_request: Some(Duration::from_millis(1500)) },
+        timeouts: Timeouts {
+            request: Some(Duration::ZERO),
+            backend_request: Some(Duration::from_millis(1500)),
+            idle: Some(Duration::from_secs(60)),
+        },
+        retry: Some(Retry { codes: vec![500, 503], attempts: 2, backoff: Some(Duration::from_millis(100)) }),
         broken: true,
     }
 }
@@ -111,8 +134,24 @@ fn filters() -> Vec<Filter> {
             path: Some(PathRewrite::Full("/".to_owned())),
             port: Some(8443),
             status: 308,
+            location: Some("https://c.example/".to_owned()),
+            unless_tls: true,
         }),
         Filter::Rewrite(Rewrite { hostname: None, path: Some(PathRewrite::Prefix("/new".to_owned())) }),
+        Filter::Rewrite(Rewrite { hostname: None, path: Some(PathRewrite::Template("/$1".to_owned())) }),
+        Filter::Mirror(Mirror {
+            target: BackendTarget::Service { service: Key::new(Kind::Service, "shop", "copy"), port: 80 },
+            denominator: 100,
+            numerator: 35,
+        }),
+        Filter::Cors(Cors {
+            allow_origins: vec!["https://*.example".to_owned()],
+            allow_credentials: true,
+            allow_methods: vec!["GET".to_owned(), "PUT".to_owned()],
+            allow_headers: vec!["x-a".to_owned()],
+            expose_headers: vec!["x-b".to_owned()],
+            max_age: 5,
+        }),
     ]
 }
 
@@ -120,7 +159,9 @@ fn service() -> Resource {
     let port = |name: &str, port, app| ServicePort { name: name.to_owned(), port, app };
     Resource::Service(Service {
         ports: vec![port("http", 80, AppProtocol::Http1), port("grpc", 9000, AppProtocol::H2c)],
-        affinity: SessionAffinity::ClientIp,
+        affinity: SessionAffinity::ClientIp { timeout: Duration::from_secs(10_800) },
+        distribution: TrafficDistribution::PreferSameZone,
+        internal_local: true,
     })
 }
 
@@ -142,6 +183,8 @@ fn endpoints() -> Resource {
         ready: node.is_some(),
         serving: true,
         terminating: node.is_none(),
+        for_zones: vec!["zone-1".to_owned()],
+        for_nodes: vec!["node-a".to_owned()],
     };
     Resource::Endpoints(EndpointSlice {
         service: Key::new(Kind::Service, "shop", "cart"),
@@ -151,4 +194,8 @@ fn endpoints() -> Resource {
             endpoint("2001:db8::2".parse().unwrap(), None),
         ],
     })
+}
+
+fn trust_bundle() -> Resource {
+    Resource::TrustBundle(TrustBundle { certificates: vec![vec![1, 2, 3], vec![4]] })
 }

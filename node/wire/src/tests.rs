@@ -145,7 +145,8 @@ fn check_golden(name: &str, bytes: &[u8]) {
 #[test]
 fn golden_files() {
     for (key, resource) in examples::resources() {
-        check_golden(&format!("{}-{}", key.kind.name().to_lowercase(), key.name), &encode(&resource));
+        let name = format!("{}-{}", key.kind.name().to_lowercase(), key.name).replace('/', "-");
+        check_golden(&name, &encode(&resource));
     }
     let (signer, _) = signer();
     let snapshot = Snapshot::from_changes(&changes());

@@ -1,29 +1,21 @@
 //! The peers as processes of their own: started, and ended whatever happens.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::Context;
+use meshgate_bench::child::Running;
+use meshgate_bench::folder::Folder;
 use serde_json::json;
 
-use crate::folder::Folder;
 use crate::options::Options;
 
 /// Port of the admin API, the configuration's default.
 const ADMIN_PORT: u16 = 15000;
 /// Edge threads a peer, as in the demo: all peers share the machine.
 const THREADS: usize = 2;
-/// How long a peer may take to end before it is killed.
-const STOP: Duration = Duration::from_secs(3);
-/// Between two looks whether it has ended.
-const LOOK: Duration = Duration::from_millis(5);
-/// How much of a log's end is shown.
-const TAIL_LINES: usize = 12;
 
 /// A node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,17 +41,9 @@ impl Node {
     }
 }
 
-/// A running peer. It ends when its standard input does, which is when this process dies.
-#[derive(Debug)]
-struct Peer {
-    node: Node,
-    child: Child,
-    log: PathBuf,
-}
-
 /// All peers. Dropping it ends them.
 #[derive(Debug)]
-pub struct Fleet(Vec<Peer>);
+pub struct Fleet(Vec<Running>);
 
 impl Fleet {
     /// Starts a process for each node.
@@ -69,28 +53,20 @@ impl Fleet {
     pub fn start(meshgate: &Path, folder: &Folder, nodes: &[Node]) -> anyhow::Result<Self> {
         let mut fleet = Fleet(Vec::new());
         for node in nodes {
-            let config = folder.path(&format!("{}.yaml", node.name()));
+            let name = node.name();
+            let config = folder.path(&format!("{name}.yaml"));
             fs::write(&config, configuration(folder, *node, nodes)).context("cannot write a configuration")?;
-            let log = folder.path("logs").join(format!("{}.log", node.name()));
-            let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-            let child = Command::new(meshgate)
-                .args(["run", "--with-parent", "--config"])
-                .arg(&config)
-                .stdin(Stdio::piped())
-                .stdout(output.try_clone()?)
-                .stderr(output)
-                // A terminal's Ctrl-C is for the measurement, which then ends its peers.
-                .process_group(0)
-                .spawn()
-                .with_context(|| format!("cannot start {}", meshgate.display()))?;
-            fleet.0.push(Peer { node: *node, child, log });
+            let log = folder.path("logs").join(format!("{name}.log"));
+            let mut command = Command::new(meshgate);
+            command.args(["run", "--with-parent", "--config"]).arg(&config);
+            fleet.0.push(Running::start(&name, &mut command, log)?);
         }
         Ok(fleet)
     }
 
     /// Process ids, in the nodes' order.
     pub fn pids(&self) -> Vec<u32> {
-        self.0.iter().map(|peer| peer.child.id()).collect()
+        self.0.iter().map(Running::pid).collect()
     }
 
     /// Fails when a peer has ended, with the end of its log.
@@ -98,37 +74,14 @@ impl Fleet {
     /// # Errors
     /// As said.
     pub fn all_alive(&mut self) -> anyhow::Result<()> {
-        for peer in &mut self.0 {
-            if let Some(status) = peer.child.try_wait().context("cannot look after a peer")? {
-                let log = fs::read_to_string(&peer.log).unwrap_or_default();
-                let lines: Vec<&str> = log.lines().collect();
-                let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
-                bail!("{} ended ({status}); the end of its log:\n{tail}", peer.node.name());
-            }
-        }
-        Ok(())
+        self.0.iter_mut().try_for_each(Running::is_alive)
     }
 }
 
 impl Drop for Fleet {
-    /// SIGTERM to all and the end of their standard input; SIGKILL to what is there after [`STOP`].
+    /// All are asked at once; then each is waited for.
     fn drop(&mut self) {
-        for peer in &mut self.0 {
-            // Not reaped yet, so the id can't belong to another process; an error means that it has just ended.
-            if let (Ok(None), Some(pid)) = (peer.child.try_wait(), Pid::from_raw(peer.child.id().cast_signed())) {
-                let _ = kill_process(pid, Signal::TERM);
-            }
-            drop(peer.child.stdin.take());
-        }
-        let deadline = Instant::now() + STOP;
-        for peer in &mut self.0 {
-            while matches!(peer.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-                std::thread::sleep(LOOK);
-            }
-            // Both fail only for what has ended.
-            let _ = peer.child.kill();
-            let _ = peer.child.wait();
-        }
+        self.0.iter_mut().for_each(Running::terminate);
     }
 }
 

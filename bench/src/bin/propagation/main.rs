@@ -3,13 +3,10 @@
 
 mod admin;
 mod fleet;
-mod folder;
 mod manifests;
 mod measure;
 mod options;
 mod poll;
-mod process;
-mod random;
 mod report;
 mod statistics;
 
@@ -21,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::measure::{Outcome, measure};
 use crate::options::Options;
-use crate::random::Random;
+use meshgate_bench::random::Random;
 
 fn main() -> ExitCode {
     let options = Options::parse();

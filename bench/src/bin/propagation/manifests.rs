@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::fleet::Node;
-use crate::folder::Folder;
 use crate::options::Options;
+use meshgate_bench::folder::Folder;
 
 /// Namespace of everything.
 pub const NAMESPACE: &str = "bench";

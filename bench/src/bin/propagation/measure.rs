@@ -7,13 +7,13 @@ use anyhow::{Context, ensure};
 
 use crate::admin::{Admin, all_live, listener};
 use crate::fleet::{Fleet, Node};
-use crate::folder::Folder;
 use crate::manifests::{self, PROBE_FILE, probe};
 use crate::options::Options;
 use crate::poll::{Poller, Seen};
-use crate::process::{cpu_ms, resident_mib};
-use crate::random::Random;
 use crate::statistics::Samples;
+use meshgate_bench::folder::Folder;
+use meshgate_bench::process::{cpu_ms, resident_mib};
+use meshgate_bench::random::Random;
 
 /// What the peers cost without any edit is measured for this long.
 const IDLE: Duration = Duration::from_secs(2);

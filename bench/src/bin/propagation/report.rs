@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::measure::Outcome;
 use crate::options::Options;
-use crate::process::machine;
 use crate::statistics::Samples;
+use meshgate_bench::process::machine;
 
 /// What the numbers are of.
 pub fn heading(options: &Options, seed: u64) -> String {

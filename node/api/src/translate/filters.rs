@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
+use meshgate_core::intent;
 use meshgate_core::snapshot::{Filter, HeaderModifier, PathRewrite, Redirect, Rewrite};
 
 use super::check::{Checker, quote};
-use super::{code, pattern};
+use super::{code, filters_extra as extra, pattern};
 use crate::types::{
     FilterType, HeaderFilter, HttpHeader, HttpRouteFilter, PathModifier, PathModifierType, RedirectFilter,
     RewriteFilter,
@@ -25,7 +26,7 @@ pub(super) fn filters(
     filters: Vec<HttpRouteFilter>,
     unsupported: &mut Vec<(String, String)>,
     check: &mut Checker,
-) -> Vec<Filter> {
+) -> Vec<intent::Filter> {
     let list = format!("{}.filters", place.at);
     check.count(&list, filters.len(), 0, 16);
     check_combination(&list, &filters, check);
@@ -44,19 +45,41 @@ pub(super) fn filters(
         match kind {
             FilterType::RequestHeaderModifier => {
                 let modifier = item.request_header_modifier.unwrap_or_default();
-                out.push(Filter::RequestHeaders(headers(&format!("{at}.requestHeaderModifier"), modifier, check)));
+                out.push(intent::Filter::Plain(Filter::RequestHeaders(headers(
+                    &format!("{at}.requestHeaderModifier"),
+                    modifier,
+                    check,
+                ))));
             }
             FilterType::ResponseHeaderModifier => {
                 let modifier = item.response_header_modifier.unwrap_or_default();
-                out.push(Filter::ResponseHeaders(headers(&format!("{at}.responseHeaderModifier"), modifier, check)));
+                out.push(intent::Filter::Plain(Filter::ResponseHeaders(headers(
+                    &format!("{at}.responseHeaderModifier"),
+                    modifier,
+                    check,
+                ))));
             }
-            FilterType::RequestRedirect => {
+            // A backend is chosen to send a request to, not to answer without it.
+            FilterType::RequestRedirect if place.within_rule.is_empty() => {
                 let filter = item.request_redirect.unwrap_or_default();
-                out.push(Filter::Redirect(redirect(&format!("{at}.requestRedirect"), filter, check)));
+                out.push(intent::Filter::Plain(Filter::Redirect(redirect(
+                    &format!("{at}.requestRedirect"),
+                    filter,
+                    check,
+                ))));
             }
             FilterType::URLRewrite => {
                 let filter = item.url_rewrite.unwrap_or_default();
-                out.push(Filter::Rewrite(rewrite(&format!("{at}.urlRewrite"), filter, check)));
+                out.push(intent::Filter::Plain(Filter::Rewrite(rewrite(&format!("{at}.urlRewrite"), filter, check))));
+            }
+            FilterType::RequestMirror => {
+                let filter = item.request_mirror.unwrap_or_default();
+                out.push(extra::mirror(&format!("{at}.requestMirror"), i, filter, check));
+            }
+            // Its answer to a preflight comes before any backend is chosen.
+            FilterType::CORS if place.within_rule.is_empty() => {
+                let filter = item.cors.unwrap_or_default();
+                out.push(intent::Filter::Plain(Filter::Cors(extra::cors(&format!("{at}.cors"), filter, check))));
             }
             other => {
                 unsupported.push((format!("{}filters[{i}].type", place.within_rule), other.as_str().to_owned()));
@@ -151,6 +174,8 @@ fn redirect(at: &str, filter: RedirectFilter, check: &mut Checker) -> Redirect {
         path: filter.path.and_then(|item| path(&format!("{at}.path"), item, check)),
         port: filter.port.map(|port| check.port(&format!("{at}.port"), port)),
         status: u16::try_from(status).unwrap_or(302),
+        location: None,
+        unless_tls: false,
     }
 }
 

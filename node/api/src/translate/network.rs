@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use meshgate_core::intent::{EndpointSlice, Service, ServicePort};
-use meshgate_core::snapshot::{Endpoint, SessionAffinity};
+use meshgate_core::snapshot::{Endpoint, SessionAffinity, TrafficDistribution};
 
 use super::check::{Checker, quote};
 use super::code;
@@ -47,13 +48,47 @@ pub(super) fn service(service: core::Service, check: &mut Checker) -> Service {
     }
     let affinity = match spec.session_affinity.as_deref() {
         None | Some("" | "None") => SessionAffinity::None,
-        Some("ClientIP") => SessionAffinity::ClientIp,
+        Some("ClientIP") => {
+            let config = spec.session_affinity_config.and_then(|config| config.client_ip);
+            SessionAffinity::ClientIp {
+                timeout: affinity_timeout(config.and_then(|config| config.timeout_seconds), check),
+            }
+        }
         Some(other) => {
             check.unknown_value("spec.sessionAffinity", other, &["None", "ClientIP"]);
             SessionAffinity::None
         }
     };
-    Service { ports, external_name, affinity }
+    let distribution = match spec.traffic_distribution.as_deref() {
+        None | Some("") => TrafficDistribution::Any,
+        Some("PreferSameZone" | "PreferClose") => TrafficDistribution::PreferSameZone,
+        Some("PreferSameNode") => TrafficDistribution::PreferSameNode,
+        Some(other) => {
+            // An API server that knows it would take it, and it is only a wish.
+            let message = format!("{} is ignored: PreferSameZone and PreferSameNode are known", quote(other));
+            check.warn(code::UNSUPPORTED, "spec.trafficDistribution", message);
+            TrafficDistribution::Any
+        }
+    };
+    let internal_local = match spec.internal_traffic_policy.as_deref() {
+        None | Some("" | "Cluster") => false,
+        Some("Local") => true,
+        Some(other) => {
+            check.unknown_value("spec.internalTrafficPolicy", other, &["Cluster", "Local"]);
+            false
+        }
+    };
+    Service { ports, external_name, affinity, distribution, internal_local }
+}
+
+/// `clientIP.timeoutSeconds`: 1 second to a day, 3 hours by default.
+fn affinity_timeout(declared: Option<i32>, check: &mut Checker) -> Duration {
+    let seconds = declared.unwrap_or(10_800);
+    if !(1..=86_400).contains(&seconds) {
+        let message = format!("{seconds} is not allowed: 1 to 86400");
+        check.refuse(code::VALUE, "spec.sessionAffinityConfig.clientIP.timeoutSeconds", message);
+    }
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
 fn protocol(field: &str, declared: Option<String>, check: &mut Checker) -> String {
@@ -113,6 +148,7 @@ fn endpoints(kind: &str, declared: Vec<discovery::Endpoint>, check: &mut Checker
         };
         let conditions = item.conditions.unwrap_or_default();
         let ready = conditions.ready.unwrap_or(true);
+        let hints = item.hints.unwrap_or_default();
         let pod = item.target_ref.filter(|target| matches!(target.kind.as_deref(), None | Some("Pod")));
         out.push(Endpoint {
             address,
@@ -122,6 +158,8 @@ fn endpoints(kind: &str, declared: Vec<discovery::Endpoint>, check: &mut Checker
             ready,
             serving: conditions.serving.unwrap_or(ready),
             terminating: conditions.terminating.unwrap_or(false),
+            for_zones: hints.for_zones.unwrap_or_default().into_iter().map(|zone| zone.name).collect(),
+            for_nodes: hints.for_nodes.unwrap_or_default().into_iter().map(|node| node.name).collect(),
         });
     }
     out

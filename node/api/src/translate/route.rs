@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use meshgate_core::intent::{HttpRoute, HttpRule, ParentRef};
-use meshgate_core::snapshot::{Filter, HttpMatch, PathMatch, PathRewrite, Timeouts};
+use meshgate_core::intent::{self, HttpRoute, HttpRule, ParentRef};
+use meshgate_core::snapshot::{Filter, HttpMatch, PathMatch, PathRewrite, Retry, Timeouts};
 
 use super::backend::backends;
 use super::check::{Checker, quote};
@@ -12,7 +12,7 @@ use super::filters::{Place, filters};
 use super::gateway::check_group_kind;
 use super::matches::matches;
 use super::{code, duration, pattern};
-use crate::types::{self, GATEWAY_GROUP, HttpRouteRule, HttpTimeouts, ParentReference};
+use crate::types::{self, GATEWAY_GROUP, HttpRouteRule, HttpTimeouts, ParentReference, RetryPolicy};
 
 pub(super) fn route(route: types::HttpRoute, check: &mut Checker) -> HttpRoute {
     let mut spec = route.spec;
@@ -92,16 +92,14 @@ fn check_distinct(at: &str, parent: &ParentRef, others: &[ParentRef], check: &mu
 
 fn rule(at: &str, rule: HttpRouteRule, check: &mut Checker) -> HttpRule {
     let mut unsupported = Vec::new();
-    if rule.retry.is_some() {
-        unsupported.push(("retry".to_owned(), "retry".to_owned()));
-    }
     if rule.session_persistence.is_some() {
         unsupported.push(("sessionPersistence".to_owned(), "sessionPersistence".to_owned()));
     }
     let matches = matches(at, rule.matches, check);
     let filters = filters(&Place { at, within_rule: "" }, rule.filters, &mut unsupported, check);
     let backends = backends(at, rule.backend_refs, &mut unsupported, check);
-    if !backends.is_empty() && filters.iter().any(|filter| matches!(filter, Filter::Redirect(_))) {
+    if !backends.is_empty() && filters.iter().any(|filter| matches!(filter, intent::Filter::Plain(Filter::Redirect(_))))
+    {
         let message = "RequestRedirect answers by itself: backendRefs are not allowed beside it";
         check.refuse(code::CONFLICT, &format!("{at}.backendRefs"), message);
     }
@@ -110,15 +108,16 @@ fn rule(at: &str, rule: HttpRouteRule, check: &mut Checker) -> HttpRule {
         check_prefixes(&format!("{at}.backendRefs[{i}].filters"), &backend.filters, &matches, check);
     }
     let timeouts = timeouts(&format!("{at}.timeouts"), &rule.timeouts, check);
-    HttpRule { name: rule.name, matches, filters, backends, timeouts, unsupported }
+    let retry = rule.retry.map(|policy| retry(&format!("{at}.retry"), policy, check));
+    HttpRule { name: rule.name, matches, filters, backends, timeouts, retry, unsupported }
 }
 
 /// A prefix can only be replaced where exactly one match has one.
-fn check_prefixes(at: &str, filters: &[Filter], matches: &[HttpMatch], check: &mut Checker) {
-    let replaces = |filter: &Filter| match filter {
-        Filter::Redirect(redirect) => matches!(redirect.path, Some(PathRewrite::Prefix(_))),
-        Filter::Rewrite(rewrite) => matches!(rewrite.path, Some(PathRewrite::Prefix(_))),
-        Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) => false,
+fn check_prefixes(at: &str, filters: &[intent::Filter], matches: &[HttpMatch], check: &mut Checker) {
+    let replaces = |filter: &intent::Filter| match filter {
+        intent::Filter::Plain(Filter::Redirect(redirect)) => matches!(redirect.path, Some(PathRewrite::Prefix(_))),
+        intent::Filter::Plain(Filter::Rewrite(rewrite)) => matches!(rewrite.path, Some(PathRewrite::Prefix(_))),
+        intent::Filter::Plain(_) | intent::Filter::Mirror { .. } => false,
     };
     let single_prefix = matches!(matches, [HttpMatch { path: PathMatch::Prefix(_), .. }]);
     if !single_prefix && filters.iter().any(replaces) {
@@ -137,7 +136,27 @@ fn timeouts(at: &str, timeouts: &HttpTimeouts, check: &mut Checker) -> Timeouts 
         let message = "must not be longer than timeouts.request";
         check.refuse(code::CONFLICT, &format!("{at}.backendRequest"), message);
     }
-    Timeouts { request, backend_request }
+    Timeouts { request, backend_request, idle: None }
+}
+
+fn retry(at: &str, policy: RetryPolicy, check: &mut Checker) -> Retry {
+    let mut codes = Vec::with_capacity(policy.codes.len());
+    for (i, code) in policy.codes.iter().enumerate() {
+        let field = format!("{at}.codes[{i}]");
+        match u16::try_from(*code) {
+            Ok(status) if (400..=599).contains(&status) && !codes.contains(&status) => codes.push(status),
+            Ok(status) if codes.contains(&status) => {
+                check.refuse(super::code::CONFLICT, &field, format!("{status} occurs twice"));
+            }
+            _ => check.refuse(super::code::VALUE, &field, format!("{code} is not allowed: 400 to 599")),
+        }
+    }
+    let attempts = policy.attempts.unwrap_or(1);
+    if attempts < 0 {
+        check.refuse(code::VALUE, &format!("{at}.attempts"), format!("{attempts} is not allowed: 0 and more"));
+    }
+    let backoff = timeout(&format!("{at}.backoff"), policy.backoff.as_deref(), check);
+    Retry { codes, attempts: u32::try_from(attempts).unwrap_or(u32::MAX), backoff }
 }
 
 fn timeout(field: &str, text: Option<&str>, check: &mut Checker) -> Option<Duration> {

@@ -4,7 +4,7 @@ use super::codes::{self, Code};
 use super::grants::permitted;
 use super::store::Objects;
 use crate::intent::{BackendRef, ObjectKind, PortRef, Service};
-use crate::snapshot::{Backend, BackendTarget, Key, Kind};
+use crate::snapshot::{BackendTarget, Key, Kind};
 
 /// How the fields of a backend are called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,21 +28,8 @@ pub(crate) struct Problem {
     pub(crate) message: String,
 }
 
-/// Resolves a backend of an object of kind `from.0` in namespace `from.1`.
+/// What a backend of an object of kind `from.0` in namespace `from.1` refers to.
 pub(crate) fn resolve(
-    objects: &Objects,
-    from: (ObjectKind, &str),
-    reference: &BackendRef,
-    style: Style,
-) -> (Backend, Option<Problem>) {
-    let (target, problem) = match target(objects, from, reference, style) {
-        Ok(target) => (target, None),
-        Err(problem) => (BackendTarget::Invalid { reason: problem.reason.to_owned() }, Some(problem)),
-    };
-    (Backend { target, weight: reference.weight, filters: reference.filters.clone() }, problem)
-}
-
-fn target(
     objects: &Objects,
     from: (ObjectKind, &str),
     reference: &BackendRef,

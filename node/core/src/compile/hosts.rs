@@ -1,6 +1,6 @@
 //! Hostnames: reading them and what two of them have in common.
 
-use crate::snapshot::HostPattern;
+use crate::snapshot::{HostPattern, RouteHost};
 
 /// A hostname as the Gateway API means it: `*.` covers one or more labels.
 pub(crate) fn gateway_host(name: &str) -> HostPattern {
@@ -31,15 +31,17 @@ pub(crate) fn intersect(a: &HostPattern, b: &HostPattern) -> Option<HostPattern>
     }
 }
 
-/// What a route's hostnames have in common with a listener's, sorted. A route without hostnames
-/// takes the listener's.
-pub(crate) fn common(route: &[HostPattern], listener: &HostPattern) -> Vec<HostPattern> {
+/// What a route's hostnames have in common with a listener's, sorted by what is served. A route
+/// without hostnames takes the listener's. Of several hostnames that come to the same, the most
+/// specific one counts.
+pub(crate) fn common(route: &[HostPattern], listener: &HostPattern) -> Vec<RouteHost> {
     if route.is_empty() {
-        return vec![listener.clone()];
+        return vec![RouteHost { served: listener.clone(), declared: HostPattern::Any }];
     }
-    let mut hosts: Vec<HostPattern> = route.iter().filter_map(|host| intersect(host, listener)).collect();
-    hosts.sort();
-    hosts.dedup();
+    let meet = |host: &HostPattern| Some(RouteHost { served: intersect(host, listener)?, declared: host.clone() });
+    let mut hosts: Vec<RouteHost> = route.iter().filter_map(meet).collect();
+    hosts.sort_by(|a, b| a.served.cmp(&b.served).then_with(|| a.declared.specificity().cmp(&b.declared.specificity())));
+    hosts.dedup_by(|a, b| a.served == b.served);
     hosts
 }
 
@@ -95,8 +97,18 @@ mod tests {
     #[test]
     fn hosts_in_common_are_sorted_and_single() {
         let route = ["b.a.com", "a.a.com", "b.a.com", "other.org"].map(gateway_host);
-        assert_eq!(common(&route, &gateway_host("*.a.com")), ["a.a.com", "b.a.com"].map(gateway_host));
-        assert_eq!(common(&[], &gateway_host("*.a.com")), [gateway_host("*.a.com")]);
+        let named = |name| RouteHost::named(gateway_host(name));
+        assert_eq!(common(&route, &gateway_host("*.a.com")), ["a.a.com", "b.a.com"].map(named));
         assert!(common(&route, &gateway_host("c.org")).is_empty());
+    }
+
+    #[test]
+    fn the_routes_own_hostname_is_kept() {
+        let host = |served, declared| RouteHost { served: gateway_host(served), declared: gateway_host(declared) };
+        let listener = gateway_host("a.b.com");
+        assert_eq!(common(&[], &listener), [host("a.b.com", "*")]);
+        for route in [["*.com", "*.b.com"], ["*.b.com", "*.com"]].map(|names| names.map(gateway_host)) {
+            assert_eq!(common(&route, &listener), [host("a.b.com", "*.b.com")]);
+        }
     }
 }

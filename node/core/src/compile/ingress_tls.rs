@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::hosts::ingress_host;
 use super::ingress::Class;
-use super::listeners::{certificate_key, no_certificate};
+use super::listener_refs::{certificate_key, no_certificate};
 use super::store::Objects;
 use super::{Finding, codes};
 use crate::intent::{IngressTls, Meta, ObjectRef};
-use crate::snapshot::{HostPattern, Key, Listener, Protocol};
+use crate::snapshot::{HostPattern, Key, Listener, Protocol, TlsVersions};
 
 /// The certificates for one host, and whose the first one is.
 struct Claim<'a> {
@@ -37,6 +37,8 @@ pub(crate) fn listeners(objects: &Objects, class: &Class<'_>) -> (Vec<Listener>,
         protocol: Protocol::Http,
         hostname: HostPattern::Any,
         certificates: Vec::new(),
+        versions: TlsVersions::default(),
+        clients: None,
     }];
     listeners.extend(claims.into_iter().map(|(hostname, claim)| Listener {
         name: match &hostname {
@@ -47,6 +49,8 @@ pub(crate) fn listeners(objects: &Objects, class: &Class<'_>) -> (Vec<Listener>,
         protocol: Protocol::Https,
         hostname,
         certificates: claim.keys,
+        versions: TlsVersions::default(),
+        clients: None,
     }));
     (listeners, findings)
 }

@@ -55,6 +55,7 @@ fn rank(path: &PathMatch) -> PathRank {
     match path {
         PathMatch::Exact(_) => PathRank::Exact,
         PathMatch::Prefix(prefix) => PathRank::Prefix(Reverse(prefix.trim_end_matches('/').chars().count())),
+        PathMatch::RegexPrefix(pattern) => PathRank::Prefix(Reverse(pattern.chars().count())),
         PathMatch::Regex(_) => PathRank::Regex,
     }
 }

@@ -21,6 +21,12 @@ pub fn path_regex(pattern: &str) -> Result<Regex, regex::Error> {
     build(&format!("^(?:{pattern})$"))
 }
 
+/// An expression that matches at the start of a path, in any case (what nginx calls `~* ^`).
+pub fn path_prefix_regex(pattern: &str) -> Result<Regex, regex::Error> {
+    build(pattern)?;
+    build(&format!("^(?i:{pattern})"))
+}
+
 /// An expression that matches anywhere in a value.
 pub fn value_regex(pattern: &str) -> Result<Regex, regex::Error> {
     build(pattern)
@@ -30,11 +36,22 @@ fn build(pattern: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(pattern).size_limit(REGEX_SIZE_LIMIT).nest_limit(REGEX_NEST_LIMIT).build()
 }
 
+/// Where an expression stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    /// It matches a whole path.
+    Path,
+    /// It matches the start of a path.
+    PathPrefix,
+    /// It matches anywhere in a value.
+    Value,
+}
+
 /// Remembers which expressions compile, because compiling one costs more than compiling a route.
 #[derive(Debug, Default)]
 pub(crate) struct Regexes {
-    known: HashMap<(String, bool), Option<String>>,
-    old: HashMap<(String, bool), Option<String>>,
+    known: HashMap<(String, Place), Option<String>>,
+    old: HashMap<(String, Place), Option<String>>,
 }
 
 impl Regexes {
@@ -43,17 +60,21 @@ impl Regexes {
         self.old = std::mem::take(&mut self.known);
     }
 
-    /// What is wrong with an expression for a path (or a value); `None` if it is good.
-    pub(crate) fn problem(&mut self, pattern: &str, path: bool) -> Option<String> {
+    /// What is wrong with an expression; `None` if it is good.
+    pub(crate) fn problem(&mut self, pattern: &str, place: Place) -> Option<String> {
         if self.known.len() >= KEPT {
             self.renew();
         }
         let (known, old) = (&mut self.known, &mut self.old);
-        let key = (pattern.to_owned(), path);
+        let key = (pattern.to_owned(), place);
         let verdict = match known.get(&key) {
             Some(verdict) => return verdict.clone(),
             None => old.remove(&key).unwrap_or_else(|| {
-                let result = if path { path_regex(pattern) } else { value_regex(pattern) };
+                let result = match place {
+                    Place::Path => path_regex(pattern),
+                    Place::PathPrefix => path_prefix_regex(pattern),
+                    Place::Value => value_regex(pattern),
+                };
                 result.err().map(|error| one_line(&error))
             }),
         };
@@ -92,7 +113,7 @@ mod tests {
         ];
         for (pattern, expected) in cases {
             for _ in 0..2 {
-                let problem = regexes.problem(pattern, true);
+                let problem = regexes.problem(pattern, Place::Path);
                 match expected {
                     None => assert_eq!(problem, None, "{pattern}"),
                     Some(part) => {

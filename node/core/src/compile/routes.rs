@@ -4,13 +4,14 @@ use super::backends::{self, Style};
 use super::gateways::Gateways;
 use super::hosts::gateway_host;
 use super::parents::{self, Answer};
-use super::regexes::Regexes;
+use super::regexes::{Place, Regexes};
 use super::status::{ACCEPTED, PARTIALLY_INVALID, RESOLVED_REFS, but, no, status, yes};
 use super::store::Objects;
 use super::{Condition, Finding, ObjectStatus, codes};
-use crate::intent::{HttpRoute, HttpRule, Meta, ObjectKind};
+use crate::intent::{BackendRef, Filter, HttpRoute, HttpRule, Meta, ObjectKind};
 use crate::snapshot::{
-    Attachment, Backend, HostPattern, HttpMatch, Key, Kind, PathMatch, Resource, Route, Rule, StringMatch,
+    self, Attachment, Backend, BackendTarget, HostPattern, HttpMatch, Key, Kind, Mirror, PathMatch, Resource, Route,
+    Rule, StringMatch,
 };
 
 /// Matches nothing. It stands for an expression that does not compile, so that the indexes of
@@ -157,7 +158,7 @@ struct Body<'a> {
 impl Body<'_> {
     fn rule(&mut self, index: usize, rule: &HttpRule) -> Rule {
         if rule.backends.is_empty()
-            && !rule.filters.iter().any(|filter| matches!(filter, crate::snapshot::Filter::Redirect(_)))
+            && !rule.filters.iter().any(|filter| matches!(filter, Filter::Plain(snapshot::Filter::Redirect(_))))
         {
             let field = format!("spec.rules[{index}].backendRefs");
             let message = "is empty and nothing redirects: requests get 500 (is the field's name spelled right?)";
@@ -180,9 +181,10 @@ impl Body<'_> {
             name: rule.name.clone(),
             matches,
             host: None,
-            filters: rule.filters.clone(),
+            filters: self.filters(&format!("spec.rules[{index}]"), &rule.filters),
             backends: self.backends(index, rule),
             timeouts: rule.timeouts,
+            retry: rule.retry.clone(),
             broken,
         }
     }
@@ -191,21 +193,25 @@ impl Body<'_> {
     fn expressions(&mut self, one: &mut HttpMatch, (rule, number): (usize, usize)) -> bool {
         let mut bad = false;
         let field = || format!("spec.rules[{rule}].matches[{number}]");
-        if let PathMatch::Regex(pattern) = &mut one.path {
-            bad |= self.expression(pattern, true, || field() + ".path.value");
+        match &mut one.path {
+            PathMatch::Regex(pattern) => bad |= self.expression(pattern, Place::Path, || field() + ".path.value"),
+            PathMatch::RegexPrefix(pattern) => {
+                bad |= self.expression(pattern, Place::PathPrefix, || field() + ".path.value");
+            }
+            PathMatch::Exact(_) | PathMatch::Prefix(_) => {}
         }
         for (values, name) in [(&mut one.headers, "headers"), (&mut one.query, "queryParams")] {
             for (index, value) in values.iter_mut().enumerate() {
                 if let StringMatch::Regex(pattern) = &mut value.value {
-                    bad |= self.expression(pattern, false, || format!("{}.{name}[{index}].value", field()));
+                    bad |= self.expression(pattern, Place::Value, || format!("{}.{name}[{index}].value", field()));
                 }
             }
         }
         bad
     }
 
-    fn expression(&mut self, pattern: &mut String, path: bool, field: impl Fn() -> String) -> bool {
-        let Some(problem) = self.regexes.problem(pattern, path) else { return false };
+    fn expression(&mut self, pattern: &mut String, place: Place, field: impl Fn() -> String) -> bool {
+        let Some(problem) = self.regexes.problem(pattern, place) else { return false };
         let message = format!(
             "the regular expression {pattern:?} can't be used: {problem}; this match sees no request, and the rest \
              of its rule answers 500"
@@ -216,18 +222,37 @@ impl Body<'_> {
     }
 
     fn backends(&mut self, index: usize, rule: &HttpRule) -> Vec<Backend> {
-        let from = (ObjectKind::HttpRoute, &*self.meta.object.namespace);
         let mut resolved = Vec::with_capacity(rule.backends.len());
         for (number, reference) in rule.backends.iter().enumerate() {
-            let (backend, problem) = backends::resolve(self.objects, from, reference, Style::Route);
-            if let Some(problem) = problem {
-                let field = format!("spec.rules[{index}].backendRefs[{number}]{}", problem.field);
-                self.unit.findings.push(problem.code.at(&self.meta.object, field, problem.message.clone()));
-                self.unresolved.get_or_insert((problem.reason, problem.message));
-            }
-            resolved.push(backend);
+            let at = format!("spec.rules[{index}].backendRefs[{number}]");
+            let target = self.target(&at, reference);
+            let filters = self.filters(&at, &reference.filters);
+            resolved.push(Backend { target, weight: reference.weight, filters });
         }
         resolved
+    }
+
+    /// The filters of the rule or backend `at`, their references resolved. A mirror that does not
+    /// resolve copies nothing (HTTPRequestMirrorFilter.backendRef).
+    fn filters(&mut self, at: &str, declared: &[Filter]) -> Vec<snapshot::Filter> {
+        let resolve = |filter: &Filter| match filter {
+            Filter::Plain(filter) => filter.clone(),
+            Filter::Mirror { index, backend, denominator, numerator } => {
+                let target = self.target(&format!("{at}.filters[{index}].requestMirror.backendRef"), backend);
+                snapshot::Filter::Mirror(Mirror { target, denominator: *denominator, numerator: *numerator })
+            }
+        };
+        declared.iter().map(resolve).collect()
+    }
+
+    fn target(&mut self, at: &str, reference: &BackendRef) -> BackendTarget {
+        let from = (ObjectKind::HttpRoute, &*self.meta.object.namespace);
+        backends::resolve(self.objects, from, reference, Style::Route).unwrap_or_else(|problem| {
+            let field = format!("{at}{}", problem.field);
+            self.unit.findings.push(problem.code.at(&self.meta.object, field, problem.message.clone()));
+            self.unresolved.get_or_insert((problem.reason, problem.message));
+            BackendTarget::Invalid { reason: problem.reason.to_owned() }
+        })
     }
 }
 

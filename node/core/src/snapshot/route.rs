@@ -26,8 +26,25 @@ pub struct Attachment {
     pub gateway: Key,
     /// The listener's name.
     pub listener: String,
-    /// Hosts served: the intersection of the route's and the listener's.
-    pub hosts: Vec<HostPattern>,
+    /// Hosts served, sorted, each once.
+    pub hosts: Vec<RouteHost>,
+}
+
+/// A host that a route serves on a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RouteHost {
+    /// What the route's hostname and the listener's have in common.
+    pub served: HostPattern,
+    /// The route's own hostname, which decides between routes that serve the same host
+    /// (`HTTPRoute.spec.hostnames`); of several the most specific one, without any `Any`.
+    pub declared: HostPattern,
+}
+
+impl RouteHost {
+    /// A host that the route itself names.
+    pub fn named(host: HostPattern) -> Self {
+        RouteHost { served: host.clone(), declared: host }
+    }
 }
 
 /// A rule of a route.
@@ -45,6 +62,8 @@ pub struct Rule {
     pub backends: Vec<Backend>,
     /// Timeouts.
     pub timeouts: Timeouts,
+    /// When to try again; `None` is the peer's own rule.
+    pub retry: Option<Retry>,
     /// The rule can't be served as declared (an unsupported filter): every request gets 500.
     pub broken: bool,
 }
@@ -71,6 +90,9 @@ pub enum PathMatch {
     Prefix(String),
     /// The whole path matches this regular expression (anchored at both ends).
     Regex(String),
+    /// The path starts with a match of this regular expression, in any case. Only from an
+    /// Ingress (`use-regex` of ingress-nginx); stands among prefixes by its length.
+    RegexPrefix(String),
 }
 
 /// A named value: header or query parameter.
@@ -102,6 +124,39 @@ pub enum Filter {
     Redirect(Redirect),
     /// `URLRewrite`.
     Rewrite(Rewrite),
+    /// `RequestMirror`; may occur more than once.
+    Mirror(Mirror),
+    /// `CORS`.
+    Cors(Cors),
+}
+
+/// `RequestMirror`: a copy of some requests goes to another backend, whose response is ignored.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Mirror {
+    /// Where to; nowhere if it is invalid.
+    pub target: BackendTarget,
+    /// Of so many requests ...
+    pub denominator: u32,
+    /// ... so many are copied; at most the denominator.
+    pub numerator: u32,
+}
+
+/// `CORS` (HTTPCORSFilter; the Fetch standard, HTTP CORS protocol).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Cors {
+    /// Origins as declared: `*`, or `scheme://host[:port]` where a `*` in the host stands for any
+    /// text. Lower case. Empty allows none.
+    pub allow_origins: Vec<String>,
+    /// May requests carry credentials?
+    pub allow_credentials: bool,
+    /// Methods, or `*` alone.
+    pub allow_methods: Vec<String>,
+    /// Header names, or `*` alone.
+    pub allow_headers: Vec<String>,
+    /// Names of response headers that scripts may read, or `*` alone.
+    pub expose_headers: Vec<String>,
+    /// How long the answer to a preflight may be kept, in seconds; 5 by default.
+    pub max_age: u32,
 }
 
 /// Changes to headers, applied in the order set, add, remove.
@@ -116,7 +171,7 @@ pub struct HeaderModifier {
 }
 
 /// `RequestRedirect`. What is `None` stays as in the request.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Redirect {
     /// `http` or `https`.
     pub scheme: Option<String>,
@@ -128,6 +183,10 @@ pub struct Redirect {
     pub port: Option<u16>,
     /// 301, 302, 303, 307 or 308.
     pub status: u16,
+    /// The whole `Location`, in place of all other parts (an Ingress's `permanent-redirect`).
+    pub location: Option<String>,
+    /// Only for requests that came without TLS (an Ingress's `ssl-redirect`).
+    pub unless_tls: bool,
 }
 
 /// `URLRewrite`. What is `None` stays as in the request.
@@ -146,6 +205,21 @@ pub enum PathRewrite {
     Full(String),
     /// The matched prefix is replaced.
     Prefix(String),
+    /// Replaced whole; `$1` to `$9` stand for what the groups of the matching regular expression
+    /// caught (an Ingress's `rewrite-target`).
+    Template(String),
+}
+
+/// When a request that failed is tried again (`retry`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Retry {
+    /// Statuses, 400 to 599, that count as failures. What was never processed (no connection, a
+    /// refused stream) counts anyway.
+    pub codes: Vec<u16>,
+    /// How often at most, besides the first attempt; 0 is never.
+    pub attempts: u32,
+    /// The first pause before another attempt; `None` is the peer's default.
+    pub backoff: Option<Duration>,
 }
 
 /// Timeouts of a rule; `Some(0)` means none, `None` means the peer's default.
@@ -155,6 +229,9 @@ pub struct Timeouts {
     pub request: Option<Duration>,
     /// One attempt at one backend.
     pub backend_request: Option<Duration>,
+    /// Silence of a backend: between two pieces of a message to or from it (an Ingress's
+    /// `proxy-read-timeout` and `proxy-send-timeout`).
+    pub idle: Option<Duration>,
 }
 
 /// A weighted target.
@@ -169,7 +246,7 @@ pub struct Backend {
 }
 
 /// What a backend resolves to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum BackendTarget {
     /// A port of a Service.
     Service {

@@ -1,27 +1,28 @@
 //! Hosts: which pattern covers which, and a map from patterns that finds the most specific first.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::shared::SharedMap;
 use crate::snapshot::HostPattern;
 
-/// Values by host pattern. A look-up allocates nothing and costs one hash a label; a clone shares
-/// the names.
+/// Values by host pattern. A look-up allocates nothing and costs one hash a label; clones share
+/// what they have in common.
 #[derive(Clone, Debug)]
 pub(super) struct HostMap<T> {
-    exact: HashMap<Arc<str>, T>,
-    one_label: HashMap<Arc<str>, T>,
-    wildcard: HashMap<Arc<str>, T>,
+    exact: SharedMap<Arc<str>, T>,
+    one_label: SharedMap<Arc<str>, T>,
+    wildcard: SharedMap<Arc<str>, T>,
     any: Option<T>,
 }
 
 impl<T> Default for HostMap<T> {
     fn default() -> Self {
-        HostMap { exact: HashMap::new(), one_label: HashMap::new(), wildcard: HashMap::new(), any: None }
+        let (exact, one_label, wildcard) = Default::default();
+        HostMap { exact, one_label, wildcard, any: None }
     }
 }
 
-impl<T> HostMap<T> {
+impl<T: Clone> HostMap<T> {
     /// Puts a value under a pattern, in place of an earlier one.
     pub(super) fn insert(&mut self, pattern: &HostPattern, value: T) {
         match pattern {
@@ -52,6 +53,16 @@ impl<T> HostMap<T> {
         }
     }
 
+    /// The value of exactly this pattern, to be changed.
+    pub(super) fn get_mut(&mut self, pattern: &HostPattern) -> Option<&mut T> {
+        match pattern {
+            HostPattern::Exact(name) => self.exact.get_mut(name.as_str()),
+            HostPattern::WildcardOneLabel(suffix) => self.one_label.get_mut(suffix.as_str()),
+            HostPattern::Wildcard(suffix) => self.wildcard.get_mut(suffix.as_str()),
+            HostPattern::Any => self.any.as_mut(),
+        }
+    }
+
     /// The first answer of `f` over the values whose pattern matches `host`, the most specific
     /// first: exact, wildcards from the longest (of equal ones the one-label kind), any.
     pub(super) fn find<'a, R>(&'a self, host: &str, mut f: impl FnMut(&'a T) -> Option<R>) -> Option<R> {
@@ -75,25 +86,15 @@ impl<T> HostMap<T> {
         self.any.as_ref().and_then(f)
     }
 
-    /// All patterns with their values, in the order of [`specificity`].
+    /// All patterns with their values, the most specific first.
     pub(super) fn sorted(&self) -> Vec<(HostPattern, &T)> {
         let exact = self.exact.iter().map(|(name, value)| (HostPattern::Exact(name.to_string()), value));
         let one = self.one_label.iter().map(|(name, value)| (HostPattern::WildcardOneLabel(name.to_string()), value));
         let wild = self.wildcard.iter().map(|(name, value)| (HostPattern::Wildcard(name.to_string()), value));
         let any = self.any.iter().map(|value| (HostPattern::Any, value));
         let mut all: Vec<_> = exact.chain(one).chain(wild).chain(any).collect();
-        all.sort_by(|(a, _), (b, _)| specificity(a).cmp(&specificity(b)).then_with(|| a.cmp(b)));
+        all.sort_by(|(a, _), (b, _)| a.specificity().cmp(&b.specificity()).then_with(|| a.cmp(b)));
         all
-    }
-}
-
-/// Orders patterns: exact, longer wildcards before shorter, any. The smaller is more specific.
-fn specificity(pattern: &HostPattern) -> (u8, std::cmp::Reverse<usize>, u8) {
-    match pattern {
-        HostPattern::Exact(_) => (0, std::cmp::Reverse(0), 0),
-        HostPattern::WildcardOneLabel(suffix) => (1, std::cmp::Reverse(suffix.len()), 0),
-        HostPattern::Wildcard(suffix) => (1, std::cmp::Reverse(suffix.len()), 1),
-        HostPattern::Any => (2, std::cmp::Reverse(0), 0),
     }
 }
 

@@ -8,24 +8,27 @@ mod path;
 mod query;
 mod route;
 mod service;
+mod shared;
 mod update;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::balance::EndpointState;
+use crate::filter::MatchedPath;
 use crate::snapshot::{
-    AppProtocol, Backend, Certificate, Filter, GatewayAddress, HeadId, HostPattern, Key, PathMatch, Protocol, Resource,
-    SessionAffinity, Timeouts,
+    AppProtocol, Backend, Certificate, Filter, GatewayAddress, HeadId, HostPattern, Key, Listener, Protocol, Resource,
+    Retry, SessionAffinity, Timeouts, TrustBundle,
 };
 
 use gateway::GatewayEntry;
 use route::CompiledRoute;
 use service::Services;
+use shared::SharedMap;
 
 /// Features that this version has (`Route::needs`).
 pub const FEATURES: &[u32] = &[];
@@ -39,11 +42,24 @@ pub type Change = (Key, Option<Arc<Resource>>);
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     head: HeadId,
-    held: BTreeMap<Key, Held>,
-    gateways: Arc<HashMap<Key, Arc<GatewayEntry>>>,
-    routes: Arc<HashMap<Key, Arc<CompiledRoute>>>,
-    services: Arc<Services>,
-    certificates: Arc<HashMap<Key, Arc<Resource>>>,
+    held: Arc<BTreeMap<Key, Held>>,
+    gateways: SharedMap<Key, Arc<GatewayEntry>>,
+    routes: SharedMap<Key, Arc<CompiledRoute>>,
+    services: Services,
+    /// Certificates and trust bundles.
+    certificates: SharedMap<Key, Arc<Resource>>,
+    listening: Arc<Listening>,
+    touched: usize,
+}
+
+/// The sockets and certificates that all listeners want. The very same value in two tables says that
+/// both want the same, so whoever serves them has nothing to do.
+#[derive(Debug, Default)]
+pub struct Listening {
+    /// Sorted, without duplicates.
+    binds: Vec<Bind>,
+    /// Sorted by key.
+    certificates: Vec<(Key, Arc<Resource>)>,
 }
 
 /// A resource that can't be applied; its previous version goes on serving.
@@ -102,8 +118,8 @@ pub struct Matched<'t> {
     pub route: &'t Key,
     /// Index of the rule in the route.
     pub rule: usize,
-    /// The prefix that matched, for prefix rewrites; `None` for exact and regex matches.
-    pub prefix: Option<&'t str>,
+    /// How the path was matched, for rewrites.
+    pub path: MatchedPath<'t>,
     /// What the rule does.
     pub action: &'t Action,
 }
@@ -117,6 +133,8 @@ pub struct Action {
     pub backends: Vec<Backend>,
     /// Timeouts.
     pub timeouts: Timeouts,
+    /// When to try again; `None` is the peer's own rule.
+    pub retry: Option<Retry>,
     /// Every request gets 500.
     pub broken: bool,
 }
@@ -215,10 +233,18 @@ impl Table {
 
     /// The sockets wanted, sorted, without duplicates.
     pub fn binds(&self) -> Vec<Bind> {
-        let all = self.gateways.iter().flat_map(|(gateway, entry)| {
-            entry.binds().map(|(port, protocol)| Bind { gateway: gateway.clone(), port, protocol })
-        });
-        all.collect::<BTreeSet<_>>().into_iter().collect()
+        self.listening.binds.clone()
+    }
+
+    /// What all listeners want; the same value as long as no Gateway and no certificate changes.
+    pub fn listening(&self) -> &Arc<Listening> {
+        &self.listening
+    }
+
+    /// How many resources, candidates and endpoints the update that made this table looked at: what
+    /// it cost, whatever else the table holds. For tests.
+    pub fn touched(&self) -> usize {
+        self.touched
     }
 
     /// Where a Gateway listens.
@@ -243,14 +269,30 @@ impl Table {
     /// All certificates that listeners refer to, sorted by key; whoever serves them needs their
     /// private keys.
     pub fn certificates(&self) -> impl Iterator<Item = (&Key, &Certificate)> {
-        let listeners = self.gateways.values().flat_map(|entry| &entry.listeners);
-        let keys: BTreeSet<&Key> = listeners.flat_map(|entry| &entry.listener.certificates).collect();
-        keys.into_iter().filter_map(|key| Some((key, self.certificate_by_key(key)?)))
+        self.listening.certificates.iter().filter_map(|(key, resource)| match &**resource {
+            Resource::Certificate(certificate) => Some((key, certificate)),
+            _ => None,
+        })
     }
 
     fn certificate_by_key(&self, key: &Key) -> Option<&Certificate> {
         match &**self.certificates.get(key)? {
             Resource::Certificate(certificate) => Some(certificate),
+            _ => None,
+        }
+    }
+
+    /// The listener that a TLS client which names `sni` meets on a Gateway's port: its TLS
+    /// versions, and which client certificates it asks for.
+    pub fn listener(&self, gateway: &Key, port: u16, sni: Option<&str>) -> Option<&Listener> {
+        let entry = self.gateways.get(gateway)?.listener(port, &canonical(sni.unwrap_or_default()))?;
+        Some(&entry.listener)
+    }
+
+    /// The certificates of authorities that a listener trusts ([`crate::snapshot::ClientValidation::trust`]).
+    pub fn trust_bundle(&self, key: &Key) -> Option<&TrustBundle> {
+        match &**self.certificates.get(key)? {
+            Resource::TrustBundle(bundle) => Some(bundle),
             _ => None,
         }
     }
@@ -271,15 +313,11 @@ impl Table {
             }
         }
         let Some(found) = listener.hosts.find(head.host, |paths| paths.find(head)) else { return NO_ROUTE };
-        let prefix = match &found.compiled().path {
-            PathMatch::Prefix(prefix) => Some(prefix.as_str()),
-            PathMatch::Exact(_) | PathMatch::Regex(_) => None,
-        };
         Decision::Rule(Matched {
             listener: &listener.listener.name,
             route: &found.route.key,
             rule: found.rule,
-            prefix,
+            path: found.compiled().matched(),
             action: &found.route.rules[found.rule].action,
         })
     }

@@ -7,9 +7,12 @@ use regex::Regex;
 
 use super::{Action, FEATURES, RequestHead, query};
 use crate::compile::precedence::{Precedence, precedence};
-use crate::compile::{one_line, path_regex, value_regex};
+use crate::compile::{one_line, path_prefix_regex, path_regex, value_regex};
+use crate::filter::MatchedPath;
 use crate::sanitize::path;
-use crate::snapshot::{Attachment, HostPattern, HttpMatch, Key, PathMatch, Route, Rule, StringMatch, ValueMatch};
+use crate::snapshot::{
+    Attachment, HostPattern, HttpMatch, Key, PathMatch, Route, RouteHost, Rule, Specificity, StringMatch, ValueMatch,
+};
 
 /// A route, ready to be matched. Shared by all tables in which it is the same.
 #[derive(Debug)]
@@ -78,7 +81,7 @@ impl CompiledMatch {
             path: match &m.path {
                 PathMatch::Exact(text) => PathMatch::Exact(path::pattern(text)),
                 PathMatch::Prefix(text) => PathMatch::Prefix(path::pattern(text)),
-                PathMatch::Regex(text) => PathMatch::Regex(text.clone()),
+                PathMatch::Regex(_) | PathMatch::RegexPrefix(_) => m.path.clone(),
             },
             ..m.clone()
         };
@@ -90,7 +93,8 @@ impl CompiledMatch {
             query: m.query.iter().map(parameter).collect::<Result<_, _>>()?,
             regex: match &m.path {
                 PathMatch::Regex(expression) => Some(compiled(expression, path_regex)?),
-                _ => None,
+                PathMatch::RegexPrefix(expression) => Some(compiled(expression, path_prefix_regex)?),
+                PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
             },
             path: canonical.path,
         })
@@ -103,6 +107,15 @@ impl CompiledMatch {
             && self.query.iter().all(|(name, value)| {
                 head.query.and_then(|query| query::first(query, name)).is_some_and(|raw| value.holds_for_query(raw))
             })
+    }
+
+    /// How the path is matched, for rewrites.
+    pub(super) fn matched(&self) -> MatchedPath<'_> {
+        match (&self.path, &self.regex) {
+            (PathMatch::Prefix(prefix), _) => MatchedPath::Prefix(prefix),
+            (_, Some(regex)) => MatchedPath::Regex(regex),
+            (_, None) => MatchedPath::Exact,
+        }
     }
 
     /// Whether the path's regular expression holds; false for other kinds.
@@ -160,6 +173,7 @@ impl CompiledRule {
                 filters: rule.filters.clone(),
                 backends: rule.backends.clone(),
                 timeouts: rule.timeouts,
+                retry: rule.retry.clone(),
                 broken: rule.broken || !supported,
             },
         })
@@ -184,22 +198,26 @@ impl CompiledRoute {
         }))
     }
 
-    /// Calls `place` with every host of a listener and every rule that this route serves there;
-    /// the same pair may come twice.
+    /// Calls `place` with every host of a listener, the specificity of the hostname that brought
+    /// the route there, and every rule that this route serves there; the same may come twice.
     pub(super) fn placements<'r>(
         &'r self,
         gateway: &Key,
         listener: &str,
-        mut place: impl FnMut(&'r HostPattern, usize),
+        mut place: impl FnMut(&'r HostPattern, Specificity, usize),
     ) {
         let here = |attachment: &&Attachment| attachment.listener == listener && attachment.gateway == *gateway;
         for attachment in self.attachments.iter().filter(here) {
             for (number, rule) in self.rules.iter().enumerate() {
                 match &rule.host {
-                    None => attachment.hosts.iter().for_each(|host| place(host, number)),
-                    Some(only) if attachment.hosts.iter().any(|host| host.covers(only)) => place(only, number),
-                    Some(only) => {
-                        attachment.hosts.iter().filter(|host| only.covers(host)).for_each(|host| place(host, number));
+                    Some(only) if attachment.hosts.iter().any(|host| host.served.covers(only)) => {
+                        place(only, only.specificity(), number);
+                    }
+                    only => {
+                        let within = |host: &RouteHost| only.as_ref().is_none_or(|only| only.covers(&host.served));
+                        for host in attachment.hosts.iter().filter(|host| within(host)) {
+                            place(&host.served, host.declared.specificity(), number);
+                        }
                     }
                 }
             }

@@ -4,12 +4,15 @@
 //! gateway NS/NAME loopback=G
 //!   listener NAME PORT http|https HOST [cert=NS/NAME,...]
 //! route NS/NAME [created=SECONDS] [needs=FEATURE]        (an HTTPRoute; `ingress` likewise)
-//!   attach NS/GATEWAY LISTENER HOST [HOST...]
+//!   attach NS/GATEWAY LISTENER HOST[<DECLARED] [HOST...]
 //!   rule [NAME] [host=HOST] [broken]
-//!     match exact|prefix|regex PATH [METHOD] [header:NAME=VALUE|~REGEX] [query:NAME=VALUE|~REGEX]
+//!     match exact|prefix|regex|regexprefix PATH [METHOD] [header:NAME=VALUE|~REGEX] [query:NAME=VALUE|~REGEX]
 //!     to NS/SERVICE:PORT [weight=N]
-//!     redirect STATUS [scheme=] [host=] [port=] [path=] [prefix=]
-//!     rewrite [host=] [path=] [prefix=]
+//!     redirect STATUS [scheme=] [host=] [port=] [path=] [prefix=] [location=] [unless-tls]
+//!     rewrite [host=] [path=] [prefix=] [template=]
+//!     mirror NS/SERVICE:PORT NUMERATOR/DENOMINATOR
+//!     cors ORIGIN [ORIGIN...]
+//!     retry ATTEMPTS [STATUS...]
 //!     timeout MILLISECONDS
 //! service NS/NAME PORT[=PORTNAME][/h2c] ...
 //! slice NS/NAME of=NS/SERVICE PORT[=PORTNAME] ...
@@ -83,6 +86,8 @@ fn resource(head: &Line<'_>, body: &[Line<'_>]) -> Change {
         "service" => Resource::Service(Service {
             ports: head.rest(2).iter().map(|word| service_port(word)).collect(),
             affinity: SessionAffinity::None,
+            distribution: TrafficDistribution::Any,
+            internal_local: false,
         }),
         "slice" => slice(head, body),
         "certificate" => Resource::Certificate(Certificate {
@@ -123,6 +128,12 @@ fn host(word: &str) -> HostPattern {
     }
 }
 
+/// `SERVED` or, where the route's own hostname is another, `SERVED<DECLARED`.
+fn route_host(word: &str) -> RouteHost {
+    let (served, declared) = word.split_once('<').unwrap_or((word, word));
+    RouteHost { served: host(served), declared: host(declared) }
+}
+
 fn number<N: std::str::FromStr>(word: &str) -> N {
     word.parse().unwrap_or_else(|_| panic!("{word:?} is no number"))
 }
@@ -139,6 +150,8 @@ fn gateway(head: &Line<'_>, body: &[Line<'_>]) -> Resource {
             .flat_map(|list| list.split(','))
             .map(|name| key(Kind::Certificate, name))
             .collect(),
+        versions: TlsVersions::default(),
+        clients: None,
     };
     Resource::Gateway(Gateway {
         generation: 1,
@@ -151,7 +164,7 @@ fn route(head: &Line<'_>, body: &[Line<'_>]) -> Resource {
     let attach = |line: &Line<'_>| Attachment {
         gateway: key(Kind::Gateway, line.word(1)),
         listener: line.word(2).into(),
-        hosts: line.rest(3).iter().map(|word| host(word)).collect(),
+        hosts: line.rest(3).iter().map(|word| route_host(word)).collect(),
     };
     Resource::Route(Route {
         generation: 1,
@@ -172,28 +185,45 @@ fn rule(head: &Line<'_>, body: &[Line<'_>]) -> Rule {
             path: path_rewrite(line),
             port: line.option("port").map(number),
             status: number(line.word(1)),
+            location: line.option("location").map(Into::into),
+            unless_tls: line.has("unless-tls"),
         })
     });
     let rewrites = of("rewrite").map(|line| {
         Filter::Rewrite(Rewrite { hostname: line.option("host").map(Into::into), path: path_rewrite(line) })
     });
+    let mirrors = of("mirror").map(|line| {
+        let (numerator, denominator) = line.word(2).split_once('/').unwrap_or_else(|| panic!("{:?}", line.words));
+        let (numerator, denominator) = (number(numerator), number(denominator));
+        Filter::Mirror(Mirror { target: backend(line).target, denominator, numerator })
+    });
+    let cors = of("cors").map(|line| {
+        let allow_origins = line.rest(1).iter().map(ToString::to_string).collect();
+        Filter::Cors(Cors { allow_origins, max_age: 5, ..Cors::default() })
+    });
     Rule {
         name: name.map(ToString::to_string),
         matches: of("match").map(http_match).collect(),
         host: head.option("host").map(host),
-        filters: redirects.chain(rewrites).collect(),
+        filters: redirects.chain(rewrites).chain(mirrors).chain(cors).collect(),
         backends: of("to").map(backend).collect(),
         timeouts: Timeouts {
             request: of("timeout").next().map(|line| Duration::from_millis(number(line.word(1)))),
-            backend_request: None,
+            ..Timeouts::default()
         },
+        retry: of("retry").next().map(|line| Retry {
+            codes: line.rest(2).iter().map(|word| number(word)).collect(),
+            attempts: number(line.word(1)),
+            backoff: None,
+        }),
         broken: head.has("broken"),
     }
 }
 
 fn path_rewrite(line: &Line<'_>) -> Option<PathRewrite> {
     let full = line.option("path").map(|path| PathRewrite::Full(path.into()));
-    full.or_else(|| line.option("prefix").map(|prefix| PathRewrite::Prefix(prefix.into())))
+    let prefix = line.option("prefix").map(|prefix| PathRewrite::Prefix(prefix.into()));
+    full.or(prefix).or_else(|| line.option("template").map(|text| PathRewrite::Template(text.into())))
 }
 
 fn backend(line: &Line<'_>) -> Backend {
@@ -215,6 +245,7 @@ fn http_match(line: &Line<'_>) -> HttpMatch {
             "exact" => PathMatch::Exact(path),
             "prefix" => PathMatch::Prefix(path),
             "regex" => PathMatch::Regex(path),
+            "regexprefix" => PathMatch::RegexPrefix(path),
             other => panic!("unknown path match {other:?}"),
         },
         method: line.rest(3).iter().find(|word| word.chars().all(char::is_uppercase)).map(ToString::to_string),
@@ -252,6 +283,8 @@ fn slice(head: &Line<'_>, body: &[Line<'_>]) -> Resource {
         ready: !line.has("notready") && !line.has("terminating") && !line.has("draining"),
         serving: !line.has("notready") && !line.has("terminating"),
         terminating: line.has("terminating") || line.has("draining"),
+        for_zones: Vec::new(),
+        for_nodes: Vec::new(),
     };
     let ports = head.rest(3).iter().map(|word| service_port(word));
     Resource::Endpoints(EndpointSlice {

@@ -1,10 +1,11 @@
 //! Objects in few words, and a compiled world to ask.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use meshgate_core::compile::{AddressMode, Allocations, Change, Compiled, Compiler, Condition, Settings};
+use meshgate_core::compile::{AddressMode, Allocations, Change, Compiled, Compiler, Condition, ObjectStatus, Settings};
 use meshgate_core::intent::*;
-use meshgate_core::snapshot::{self, Filter, HttpMatch, Key, Kind, PathMatch, Resource, SessionAffinity, Timeouts};
+use meshgate_core::snapshot::{self, HttpMatch, Key, Kind, PathMatch, Resource, SessionAffinity, Timeouts};
 
 pub fn settings() -> Settings {
     Settings {
@@ -49,6 +50,8 @@ pub fn listener(text: &str) -> Listener {
         hostname: words.get(3).map(ToString::to_string),
         tls_terminate: true,
         certificates: Vec::new(),
+        versions: snapshot::TlsVersions::default(),
+        clients: None,
         allowed_namespaces: AllowedNamespaces::All,
         allowed_kinds: Vec::new(),
     }
@@ -61,13 +64,14 @@ pub fn tls(text: &str, secrets: &[&str]) -> Listener {
             Some((namespace, name)) => (Some(namespace.to_owned()), name),
             None => (None, *secret),
         };
-        SecretRef { group: String::new(), kind: "Secret".into(), namespace, name: name.into() }
+        ObjectReference { group: String::new(), kind: "Secret".into(), namespace, name: name.into() }
     };
     Listener { certificates: secrets.iter().map(reference).collect(), ..listener(text) }
 }
 
 pub fn secret(name: &str) -> Object {
-    let certificate = Certificate { chain: vec![vec![1]], key_hash: [7; 32], dns_names: vec![], not_after: 0 };
+    let certificate =
+        Certificate { chain: vec![vec![1]], key_hash: [7; 32], dns_names: vec![], not_after: 0, authorities: vec![] };
     object(ObjectKind::Secret, name, Spec::Certificate(certificate))
 }
 
@@ -97,7 +101,13 @@ pub fn service(name: &str, ports: &[&str]) -> Object {
         let port = number.parse().expect("a port");
         ServicePort { name: name.into(), port, protocol: "TCP".into(), app_protocol: None }
     });
-    let spec = Service { ports: ports.collect(), external_name: None, affinity: SessionAffinity::None };
+    let spec = Service {
+        ports: ports.collect(),
+        external_name: None,
+        affinity: SessionAffinity::None,
+        distribution: snapshot::TrafficDistribution::Any,
+        internal_local: false,
+    };
     object(ObjectKind::Service, name, Spec::Service(spec))
 }
 
@@ -110,6 +120,8 @@ pub fn slice(name: &str, service: Option<&str>, endpoints: usize) -> Object {
         ready: true,
         serving: true,
         terminating: false,
+        for_zones: vec![],
+        for_nodes: vec![],
     };
     let spec = EndpointSlice {
         service: service.map(Into::into),
@@ -164,9 +176,10 @@ pub fn rule(prefix: &str, backends: &[&str]) -> HttpRule {
     HttpRule {
         name: None,
         matches: vec![matching(PathMatch::Prefix(prefix.into()))],
-        filters: Vec::<Filter>::new(),
+        filters: vec![],
         backends: backends.iter().map(|text| backend(text)).collect(),
         timeouts: Timeouts::default(),
+        retry: None,
         unsupported: vec![],
     }
 }
@@ -183,7 +196,13 @@ pub fn ingress(name: &str, class: Option<&str>, paths: &[&str]) -> Object {
             backend: backend(words[2]),
         }
     });
-    let spec = Ingress { class: class.map(Into::into), default_backend: None, paths: paths.collect(), tls: Vec::new() };
+    let spec = Ingress {
+        class: class.map(Into::into),
+        default_backend: None,
+        paths: paths.collect(),
+        tls: Vec::new(),
+        options: Box::default(),
+    };
     object(ObjectKind::Ingress, name, Spec::Ingress(spec))
 }
 
@@ -211,21 +230,44 @@ pub fn gone(object: &Object) -> Change {
     (object.meta.object.clone(), None)
 }
 
-/// A compiler that was given these objects, and what it said.
+/// A compiler that was given these objects, what it said last, and all that it said in sum.
 pub struct World {
     pub compiler: Compiler,
     pub last: Compiled,
+    pub findings: BTreeMap<ObjectRef, Vec<Finding>>,
+    pub statuses: BTreeMap<ObjectRef, Arc<ObjectStatus>>,
 }
 
 impl World {
     pub fn of(objects: impl IntoIterator<Item = Object>) -> Self {
-        let mut compiler = Compiler::new(settings(), Allocations::new());
-        let last = compiler.apply(objects.into_iter().map(put).collect());
-        World { compiler, last }
+        World::with(Allocations::new(), objects.into_iter().map(put).collect())
+    }
+
+    pub fn with(allocations: Allocations, changes: Vec<Change>) -> Self {
+        let compiler = Compiler::new(settings(), allocations);
+        let (last, findings, statuses) = Default::default();
+        let mut world = World { compiler, last, findings, statuses };
+        world.apply(changes);
+        world
     }
 
     pub fn apply(&mut self, changes: Vec<Change>) {
         self.last = self.compiler.apply(changes);
+        for (object, findings) in &self.last.findings {
+            assert!(findings.iter().all(|finding| finding.object.as_ref() == Some(object)), "{findings:?}");
+            let before = match findings.is_empty() {
+                true => self.findings.remove(object),
+                false => self.findings.insert(object.clone(), findings.clone()),
+            };
+            assert_ne!(before.unwrap_or_default(), *findings, "{object}: no news");
+        }
+        for (object, status) in &self.last.statuses {
+            let before = match status {
+                Some(status) => self.statuses.insert(object.clone(), Arc::clone(status)),
+                None => self.statuses.remove(object),
+            };
+            assert_ne!(before, *status, "{object}: no news");
+        }
     }
 
     /// Findings as `code object field`.
@@ -235,7 +277,9 @@ impl World {
             assert!(finding.message.len() > 20, "a finding says what is wrong and right: {finding:?}");
             format!("{} {object} {}", finding.code, finding.field)
         };
-        self.last.findings.iter().map(line).collect()
+        let mut all: Vec<&Finding> = self.findings.values().flatten().collect();
+        all.sort();
+        all.into_iter().map(line).collect()
     }
 
     pub fn gateway(&self, name: &str) -> &snapshot::Gateway {
@@ -262,8 +306,8 @@ impl World {
     pub fn condition(&self, kind: ObjectKind, name: &str, scope: &str, condition: &str) -> String {
         let (namespace, name) = name.split_once('/').expect("namespace/name");
         let object = ObjectRef::new(kind, namespace, name);
-        let status = self.last.statuses.iter().find(|status| status.object == object);
-        let conditions: &[Condition] = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let conditions: &[Condition] =
+            self.statuses.get(&object).map(|status| status.conditions.as_slice()).unwrap_or_default();
         let found = conditions.iter().find(|c| c.scope == scope && c.kind == condition);
         found.map(|c| format!("{} {}", if c.status { "True" } else { "False" }, c.reason)).unwrap_or_default()
     }
@@ -272,7 +316,7 @@ impl World {
     pub fn attachments(&self, kind: Kind, name: &str) -> Vec<String> {
         let attachments = self.route(kind, name).map(|route| route.attachments.as_slice()).unwrap_or_default();
         let line = |attachment: &snapshot::Attachment| {
-            let hosts: Vec<String> = attachment.hosts.iter().map(ToString::to_string).collect();
+            let hosts: Vec<String> = attachment.hosts.iter().map(|host| host.served.to_string()).collect();
             format!("{}: {}", attachment.listener, hosts.join(" "))
         };
         attachments.iter().map(line).collect()

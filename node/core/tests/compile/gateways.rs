@@ -66,7 +66,12 @@ fn a_gateway_without_a_valid_listener_is_not_accepted() {
 #[test]
 fn an_https_listener_needs_a_certificate_that_resolves() {
     let odd = Listener {
-        certificates: vec![SecretRef { group: "x".into(), kind: "Vault".into(), namespace: None, name: "cert".into() }],
+        certificates: vec![ObjectReference {
+            group: "x".into(),
+            kind: "Vault".into(),
+            namespace: None,
+            name: "cert".into(),
+        }],
         ..listener("odd HTTPS 443 odd.com")
     };
     let listeners = vec![
@@ -152,7 +157,7 @@ fn gateways_of_others_are_left_alone_and_a_missing_class_is_reported() {
     let lost = gateway("ns/lost", vec![listener("a HTTP 80")]);
     let mut world = World::of([class, theirs, lost, route("ns/r", "ns/theirs", &[], vec![rule("/", &["nothing:80"])])]);
     assert_eq!(world.findings(), ["MG0102 Gateway ns/lost spec.gatewayClassName"]);
-    assert!(world.last.statuses.is_empty() && world.compiler.resources().is_empty(), "{:?}", world.last);
+    assert!(world.statuses.is_empty() && world.compiler.resources().is_empty(), "{:?}", world.last);
 
     world.apply(vec![put(gateway_class("meshgate"))]);
     assert_eq!((names(&world, "ns/lost"), world.findings()), (vec!["a".to_owned()], vec![]));

@@ -75,6 +75,7 @@ fn rules_become_matches_and_the_default_backend_comes_last() {
                 PathMatch::Exact(path) => format!("{host} = {path}"),
                 PathMatch::Prefix(path) => format!("{host} {path}"),
                 PathMatch::Regex(path) => format!("{host} ~ {path}"),
+                PathMatch::RegexPrefix(path) => format!("{host} ~* {path}"),
             }
         })
         .collect();

@@ -76,6 +76,7 @@ fn paths() -> impl Strategy<Value = PathMatch> {
         2 => plain().prop_map(PathMatch::Exact),
         3 => plain().prop_map(PathMatch::Prefix),
         1 => select(vec!["/a.*", "/a|/ab", "/a/[a-c]", "/", ".*b"]).prop_map(|text| PathMatch::Regex(text.into())),
+        1 => select(vec!["/a", "/A(/|$)(.*)", "/", "/[ax]", "/a/b"]).prop_map(|text| PathMatch::RegexPrefix(text.into())),
     ]
 }
 
@@ -111,6 +112,7 @@ fn rules() -> impl Strategy<Value = Rule> {
             filters: Vec::new(),
             backends: Vec::new(),
             timeouts: Timeouts::default(),
+            retry: None,
             broken,
         },
     )
@@ -124,8 +126,16 @@ fn routes() -> impl Strategy<Value = (Key, Resource)> {
     let key =
         (select(vec![Kind::HttpRoute, Kind::Ingress]), select(vec!["n1", "n2"]), select(vec!["r1", "r2", "r3", "r4"]))
             .prop_map(|(kind, namespace, name)| Key::new(kind, namespace, name));
-    let attachment = (gateway_keys(), select(vec!["l0", "l1", "l2", "l3"]), vec(patterns(), 1..4))
-        .prop_map(|(gateway, listener, hosts)| Attachment { gateway, listener: listener.into(), hosts });
+    let attachment = (gateway_keys(), select(vec!["l0", "l1", "l2", "l3"]), vec((patterns(), patterns()), 1..4))
+        .prop_map(|(gateway, listener, hosts)| {
+            // Sometimes the route's own hostname is wider than what it serves.
+            let host = |(served, wide): (HostPattern, HostPattern)| {
+                let declared = if wide.covers(&served) { wide } else { served.clone() };
+                RouteHost { served, declared }
+            };
+            let hosts = hosts.into_iter().map(host).collect();
+            Attachment { gateway, listener: listener.into(), hosts }
+        });
     (key, of(0i64..3), vec(attachment, 1..8), vec(rules(), 1..4)).prop_map(|(key, created, attachments, rules)| {
         (key, Resource::Route(Route { generation: 1, created, attachments, rules, needs: Vec::new() }))
     })
@@ -140,6 +150,8 @@ fn gateways() -> impl Strategy<Value = (Key, Resource)> {
             protocol: if port == 443 { Protocol::Https } else { Protocol::Http },
             hostname,
             certificates: certificates.into_iter().map(certificate_key).collect(),
+            versions: TlsVersions::default(),
+            clients: None,
         });
         let address = GatewayAddress::Loopback(address);
         (key, Resource::Gateway(Gateway { generation: 1, address, listeners: listeners.collect() }))
@@ -169,8 +181,17 @@ fn services() -> impl Strategy<Value = (Key, Resource)> {
         port,
         app: if h2c { AppProtocol::H2c } else { AppProtocol::Http1 },
     });
-    (service_keys(), vec(port, 0..3))
-        .prop_map(|(key, ports)| (key, Resource::Service(Service { ports, affinity: SessionAffinity::None })))
+    (service_keys(), vec(port, 0..3)).prop_map(|(key, ports)| {
+        (
+            key,
+            Resource::Service(Service {
+                ports,
+                affinity: SessionAffinity::None,
+                distribution: TrafficDistribution::Any,
+                internal_local: false,
+            }),
+        )
+    })
 }
 
 fn slices() -> impl Strategy<Value = (Key, Resource)> {
@@ -178,7 +199,17 @@ fn slices() -> impl Strategy<Value = (Key, Resource)> {
     let endpoint =
         (1u8..5, node, any::<(bool, bool, bool)>()).prop_map(|(last, node, (ready, serving, terminating))| {
             let address = [10, 0, 0, last].into();
-            Endpoint { address, node, zone: None, pod: None, ready, serving, terminating }
+            Endpoint {
+                address,
+                node,
+                zone: None,
+                pod: None,
+                ready,
+                serving,
+                terminating,
+                for_zones: vec![],
+                for_nodes: vec![],
+            }
         });
     let port = (select(vec!["", "http"]).prop_map(String::from), 8080u16..8082);
     (service_keys(), 0u8..3, vec(port, 0..3), vec(endpoint, 0..5)).prop_map(|(service, number, ports, endpoints)| {

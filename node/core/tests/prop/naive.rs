@@ -41,13 +41,15 @@ pub fn decide(resources: &BTreeMap<Key, Arc<Resource>>, gateway: &Key, port: u16
                 continue;
             }
             for (number, rule) in route.rules.iter().enumerate() {
-                for host in hosts(rule, attachment) {
+                for (host, declared) in hosts(rule, attachment) {
                     let Some(host) = rank(host, head.host) else { continue };
+                    // What brought the route here covers the host, so it has a rank.
+                    let Some(declared) = rank(declared, head.host) else { panic!("{declared} is not wider") };
                     for (index, m) in rule.matches.iter().enumerate().filter(|(_, m)| holds(m, head)) {
                         let counts = (m.method.is_none(), Reverse(m.headers.len()), Reverse(m.query.len()));
                         let age = route.created.unwrap_or(0);
                         let name = (key.namespace.clone(), key.name.clone(), key.kind);
-                        found.push(((host, path_rank(&m.path), counts, age, name, number, index), key, m));
+                        found.push(((host, declared, path_rank(&m.path), counts, age, name, number, index), key, m));
                     }
                 }
             }
@@ -65,14 +67,15 @@ pub fn decide(resources: &BTreeMap<Key, Arc<Resource>>, gateway: &Key, port: u16
     }
 }
 
-/// Hosts of an attachment that a rule serves: its own when the attachment includes it, else those
-/// that its own includes.
-fn hosts<'r>(rule: &'r Rule, attachment: &'r Attachment) -> Vec<&'r HostPattern> {
-    let Some(only) = &rule.host else { return attachment.hosts.iter().collect() };
-    if attachment.hosts.iter().any(|host| includes(host, only)) {
-        return vec![only];
+/// Hosts of an attachment that a rule serves, each with the hostname that brought the route there:
+/// its own when the attachment includes it, else those that its own includes.
+fn hosts<'r>(rule: &'r Rule, attachment: &'r Attachment) -> Vec<(&'r HostPattern, &'r HostPattern)> {
+    let all = attachment.hosts.iter().map(|host| (&host.served, &host.declared));
+    let Some(only) = &rule.host else { return all.collect() };
+    if all.clone().any(|(host, _)| includes(host, only)) {
+        return vec![(only, only)];
     }
-    attachment.hosts.iter().filter(|host| includes(only, host)).collect()
+    all.filter(|(host, _)| includes(only, host)).collect()
 }
 
 /// Tried on every host of the world.
@@ -103,6 +106,7 @@ fn path_rank(path: &PathMatch) -> (u8, Reverse<usize>) {
         PathMatch::Exact(_) => (0, Reverse(0)),
         PathMatch::Regex(_) => (1, Reverse(0)),
         PathMatch::Prefix(prefix) => (2, Reverse(pattern(prefix).trim_end_matches('/').len())),
+        PathMatch::RegexPrefix(expression) => (2, Reverse(expression.len())),
     }
 }
 
@@ -114,6 +118,9 @@ fn holds(m: &HttpMatch, head: &RequestHead<'_>) -> bool {
             path.starts_with(&prefix.trim_end_matches('/').split('/').collect::<Vec<_>>())
         }
         PathMatch::Regex(expression) => whole(expression, head.path),
+        PathMatch::RegexPrefix(expression) => {
+            Regex::new(&format!(r"\A(?i)({expression})")).unwrap().is_match(head.path)
+        }
     };
     path && m.method.as_ref().is_none_or(|method| method == head.method.as_str())
         && m.headers.iter().all(|header| {

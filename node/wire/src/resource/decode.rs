@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meshgate_core::snapshot::{
-    AppProtocol, Attachment, Backend, BackendTarget, Certificate, Endpoint, EndpointSlice, Filter, Gateway,
-    GatewayAddress, HeaderModifier, HostPattern, HttpMatch, Key, Kind, Listener, PathMatch, PathRewrite, Protocol,
-    Redirect, Resource, Rewrite, Route, Rule, Service, ServicePort, SessionAffinity, StringMatch, Timeouts, ValueMatch,
+    AppProtocol, Certificate, ClientValidation, ClientValidationMode, Endpoint, EndpointSlice, Gateway, GatewayAddress,
+    HostPattern, Key, Kind, Listener, Protocol, Resource, Service, ServicePort, SessionAffinity, TlsVersion,
+    TlsVersions, TrafficDistribution, TrustBundle,
 };
 use meshgate_proto::snapshot as pb;
 use prost::Message;
 
+use super::decode_route::route;
 use crate::MAX_VALUE_BYTES;
 use crate::commit::key_from_proto;
 
@@ -36,7 +37,7 @@ pub enum DecodeError {
     TooLarge(usize),
 }
 
-type Decoded<T> = Result<T, DecodeError>;
+pub(super) type Decoded<T> = Result<T, DecodeError>;
 
 /// Decodes the value of a resource of `kind`.
 ///
@@ -56,6 +57,7 @@ pub fn decode(kind: Kind, value: &Bytes) -> Result<Resource, DecodeError> {
         Kind::Service => Resource::Service(service(message(value)?)?),
         Kind::Certificate => Resource::Certificate(certificate(message(value)?)?),
         Kind::Endpoints => Resource::Endpoints(endpoint_slice(message(value)?)?),
+        Kind::TrustBundle => Resource::TrustBundle(trust_bundle(message(value)?)?),
         Kind::Other(_) => Resource::Unknown,
     })
 }
@@ -64,7 +66,7 @@ fn message<M: Message + Default>(value: &Bytes) -> Decoded<M> {
     M::decode(value.clone()).map_err(|error| DecodeError::Malformed(error.to_string()))
 }
 
-fn malformed(what: &str) -> DecodeError {
+pub(super) fn malformed(what: &str) -> DecodeError {
     DecodeError::Malformed(what.to_owned())
 }
 
@@ -73,15 +75,15 @@ fn check_needs(needs: &[u32]) -> Decoded<()> {
     if lacking.is_empty() { Ok(()) } else { Err(DecodeError::Needs(lacking)) }
 }
 
-fn all<T, U>(list: Vec<T>, one: impl Fn(T) -> Decoded<U>) -> Decoded<Vec<U>> {
+pub(super) fn all<T, U>(list: Vec<T>, one: impl Fn(T) -> Decoded<U>) -> Decoded<Vec<U>> {
     list.into_iter().map(one).collect()
 }
 
-fn key(message: Option<pb::Key>) -> Decoded<Key> {
+pub(super) fn key(message: Option<pb::Key>) -> Decoded<Key> {
     message.and_then(key_from_proto).ok_or_else(|| malformed("a reference has no key"))
 }
 
-fn port(number: u32) -> Decoded<u16> {
+pub(super) fn port(number: u32) -> Decoded<u16> {
     u16::try_from(number).map_err(|_| malformed("a port is out of range"))
 }
 
@@ -112,7 +114,10 @@ fn listener(message: pb::Listener) -> Decoded<Listener> {
         pb::Protocol::Https => Protocol::Https,
         pb::Protocol::Unspecified => return Err(malformed("an unknown protocol")),
     };
+    let versions = TlsVersions { min: message.min_tls.map(tls_version), max: message.max_tls.map(tls_version) };
     Ok(Listener {
+        versions,
+        clients: message.clients.map(clients).transpose()?,
         name: message.name,
         port: port(message.port)?,
         protocol,
@@ -121,7 +126,24 @@ fn listener(message: pb::Listener) -> Decoded<Listener> {
     })
 }
 
-fn host(message: pb::HostPattern) -> Decoded<HostPattern> {
+/// A version that is not known is newer than all that are.
+fn tls_version(number: i32) -> TlsVersion {
+    match pb::TlsVersion::try_from(number) {
+        Ok(pb::TlsVersion::TlsVersion12) => TlsVersion::V12,
+        _ => TlsVersion::V13,
+    }
+}
+
+/// A mode that is not known is the strict one.
+fn clients(message: pb::ClientValidation) -> Decoded<ClientValidation> {
+    let mode = match message.mode() {
+        pb::ClientValidationMode::AllowValidOnly => ClientValidationMode::AllowValidOnly,
+        pb::ClientValidationMode::AllowInsecureFallback => ClientValidationMode::AllowInsecureFallback,
+    };
+    Ok(ClientValidation { trust: all(message.trust, |bundle| key(Some(bundle)))?, mode })
+}
+
+pub(super) fn host(message: pb::HostPattern) -> Decoded<HostPattern> {
     use pb::host_pattern::Pattern;
     match message.pattern {
         Some(Pattern::Exact(name)) => Ok(HostPattern::Exact(name)),
@@ -132,131 +154,20 @@ fn host(message: pb::HostPattern) -> Decoded<HostPattern> {
     }
 }
 
-fn route(message: pb::Route) -> Decoded<Route> {
-    Ok(Route {
-        generation: message.generation,
-        created: message.created,
-        attachments: all(message.attachments, attachment)?,
-        rules: all(message.rules, rule)?,
-        needs: message.needs,
-    })
-}
-
-fn attachment(message: pb::Attachment) -> Decoded<Attachment> {
-    Ok(Attachment { gateway: key(message.gateway)?, listener: message.listener, hosts: all(message.hosts, host)? })
-}
-
-fn rule(message: pb::Rule) -> Decoded<Rule> {
-    let (filters, unknown) = filters(message.filters)?;
-    let mut broken = message.broken || unknown;
-    let mut backends = Vec::with_capacity(message.backends.len());
-    for message in message.backends {
-        let (backend, unknown) = backend(message)?;
-        broken |= unknown;
-        backends.push(backend);
-    }
-    Ok(Rule {
-        name: message.name,
-        matches: all(message.matches, http_match)?,
-        host: message.host.map(host).transpose()?,
-        filters,
-        backends,
-        timeouts: Timeouts {
-            request: message.request_timeout_ns.map(Duration::from_nanos),
-            backend_request: message.backend_request_timeout_ns.map(Duration::from_nanos),
-        },
-        broken,
-    })
-}
-
-fn http_match(message: pb::HttpMatch) -> Decoded<HttpMatch> {
-    use pb::path_match::Path;
-    let path = match message.path.and_then(|path| path.path) {
-        Some(Path::Exact(path)) => PathMatch::Exact(path),
-        Some(Path::Prefix(path)) => PathMatch::Prefix(path),
-        Some(Path::Regex(regex)) => PathMatch::Regex(regex),
-        None => return Err(malformed("an unknown kind of path match")),
-    };
-    Ok(HttpMatch {
-        path,
-        method: message.method,
-        headers: all(message.headers, value_match)?,
-        query: all(message.query, value_match)?,
-    })
-}
-
-fn value_match(message: pb::ValueMatch) -> Decoded<ValueMatch> {
-    use pb::value_match::Value;
-    let value = match message.value {
-        Some(Value::Exact(value)) => StringMatch::Exact(value),
-        Some(Value::Regex(regex)) => StringMatch::Regex(regex),
-        None => return Err(malformed("an unknown kind of value match")),
-    };
-    Ok(ValueMatch { name: message.name, value })
-}
-
-/// The filters that are known, and whether there are others.
-fn filters(messages: Vec<pb::Filter>) -> Decoded<(Vec<Filter>, bool)> {
-    use pb::filter::Filter as Kind;
-    let mut known = Vec::with_capacity(messages.len());
-    let mut unknown = false;
-    for message in messages {
-        match message.filter {
-            Some(Kind::RequestHeaders(modifier)) => known.push(Filter::RequestHeaders(header_modifier(modifier))),
-            Some(Kind::ResponseHeaders(modifier)) => known.push(Filter::ResponseHeaders(header_modifier(modifier))),
-            Some(Kind::Redirect(to)) => known.push(Filter::Redirect(redirect(to)?)),
-            Some(Kind::Rewrite(to)) => known
-                .push(Filter::Rewrite(Rewrite { hostname: to.hostname, path: to.path.map(path_rewrite).transpose()? })),
-            None => unknown = true,
-        }
-    }
-    Ok((known, unknown))
-}
-
-fn header_modifier(message: pb::HeaderModifier) -> HeaderModifier {
-    let headers = |list: Vec<pb::Header>| list.into_iter().map(|header| (header.name, header.value)).collect();
-    HeaderModifier { set: headers(message.set), add: headers(message.add), remove: message.remove }
-}
-
-fn redirect(message: pb::Redirect) -> Decoded<Redirect> {
-    Ok(Redirect {
-        scheme: message.scheme,
-        hostname: message.hostname,
-        path: message.path.map(path_rewrite).transpose()?,
-        port: message.port.map(port).transpose()?,
-        status: u16::try_from(message.status).map_err(|_| malformed("a status is out of range"))?,
-    })
-}
-
-fn path_rewrite(message: pb::PathRewrite) -> Decoded<PathRewrite> {
-    use pb::path_rewrite::Rewrite;
-    match message.rewrite {
-        Some(Rewrite::Full(path)) => Ok(PathRewrite::Full(path)),
-        Some(Rewrite::Prefix(prefix)) => Ok(PathRewrite::Prefix(prefix)),
-        None => Err(malformed("an unknown kind of path rewrite")),
-    }
-}
-
-/// The backend, and whether it has filters that are not known.
-fn backend(message: pb::Backend) -> Decoded<(Backend, bool)> {
-    use pb::backend::Target;
-    let target = match message.target {
-        Some(Target::Service(service)) => {
-            BackendTarget::Service { service: key(service.service)?, port: port(service.port)? }
-        }
-        Some(Target::Invalid(reason)) => BackendTarget::Invalid { reason },
-        None => BackendTarget::Invalid { reason: "UnknownKind".to_owned() },
-    };
-    let (filters, unknown) = filters(message.filters)?;
-    Ok((Backend { target, weight: message.weight, filters }, unknown))
-}
-
 fn service(message: pb::Service) -> Decoded<Service> {
     check_needs(&message.needs)?;
     let affinity = match message.affinity() {
         pb::SessionAffinity::None => SessionAffinity::None,
-        pb::SessionAffinity::ClientIp => SessionAffinity::ClientIp,
+        pb::SessionAffinity::ClientIp => {
+            SessionAffinity::ClientIp { timeout: Duration::from_secs(message.affinity_seconds.into()) }
+        }
     };
+    let distribution = match message.distribution() {
+        pb::TrafficDistribution::Any => TrafficDistribution::Any,
+        pb::TrafficDistribution::PreferSameZone => TrafficDistribution::PreferSameZone,
+        pb::TrafficDistribution::PreferSameNode => TrafficDistribution::PreferSameNode,
+    };
+    let internal_local = message.internal_local;
     let ports = all(message.ports, |message| {
         let app = match message.app() {
             pb::AppProtocol::Http1 => AppProtocol::Http1,
@@ -264,7 +175,7 @@ fn service(message: pb::Service) -> Decoded<Service> {
         };
         Ok(ServicePort { port: port(message.port)?, name: message.name, app })
     })?;
-    Ok(Service { ports, affinity })
+    Ok(Service { ports, affinity, distribution, internal_local })
 }
 
 fn certificate(message: pb::Certificate) -> Decoded<Certificate> {
@@ -275,6 +186,11 @@ fn certificate(message: pb::Certificate) -> Decoded<Certificate> {
         dns_names: message.dns_names,
         not_after: message.not_after,
     })
+}
+
+fn trust_bundle(message: pb::TrustBundle) -> Decoded<TrustBundle> {
+    check_needs(&message.needs)?;
+    Ok(TrustBundle { certificates: message.certificates.iter().map(|der| der.to_vec()).collect() })
 }
 
 fn endpoint_slice(message: pb::EndpointSlice) -> Decoded<EndpointSlice> {
@@ -295,5 +211,7 @@ fn endpoint(message: pb::Endpoint) -> Decoded<Endpoint> {
         ready: message.ready,
         serving: message.serving,
         terminating: message.terminating,
+        for_zones: message.for_zones,
+        for_nodes: message.for_nodes,
     })
 }

@@ -1,17 +1,16 @@
 //! Resources to values. The same resource always gives the same bytes.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use bytes::Bytes;
 use meshgate_core::snapshot::{
-    AppProtocol, Attachment, Backend, BackendTarget, Certificate, Endpoint, EndpointSlice, Filter, Gateway,
-    GatewayAddress, HeaderModifier, HostPattern, HttpMatch, Listener, PathMatch, PathRewrite, Protocol, Redirect,
-    Resource, Rewrite, Route, Rule, Service, SessionAffinity, StringMatch, ValueMatch,
+    AppProtocol, Certificate, ClientValidation, ClientValidationMode, Endpoint, EndpointSlice, Gateway, GatewayAddress,
+    HostPattern, Listener, Protocol, Resource, Service, SessionAffinity, TlsVersion, TrafficDistribution, TrustBundle,
 };
 use meshgate_proto::snapshot as pb;
 use prost::Message;
 
+use super::encode_route::route_message;
 use crate::commit::key_to_proto;
 
 /// Encodes a resource. [`Resource::Unknown`] has no encoding of its own (its bytes are kept as
@@ -23,6 +22,7 @@ pub fn encode(resource: &Resource) -> Bytes {
         Resource::Service(service) => service_message(service).encode_to_vec().into(),
         Resource::Certificate(certificate) => certificate_message(certificate).encode_to_vec().into(),
         Resource::Endpoints(slice) => endpoints_message(slice).encode_to_vec().into(),
+        Resource::TrustBundle(bundle) => trust_bundle_message(bundle).encode_to_vec().into(),
         Resource::Unknown => Bytes::new(),
     }
 }
@@ -53,10 +53,28 @@ fn listener(listener: &Listener) -> pb::Listener {
         protocol: protocol.into(),
         hostname: Some(host(&listener.hostname)),
         certificates: listener.certificates.iter().map(key_to_proto).collect(),
+        min_tls: listener.versions.min.map(|version| tls_version(version).into()),
+        max_tls: listener.versions.max.map(|version| tls_version(version).into()),
+        clients: listener.clients.as_ref().map(clients),
     }
 }
 
-fn host(pattern: &HostPattern) -> pb::HostPattern {
+fn tls_version(version: TlsVersion) -> pb::TlsVersion {
+    match version {
+        TlsVersion::V12 => pb::TlsVersion::TlsVersion12,
+        TlsVersion::V13 => pb::TlsVersion::TlsVersion13,
+    }
+}
+
+fn clients(validation: &ClientValidation) -> pb::ClientValidation {
+    let mode = match validation.mode {
+        ClientValidationMode::AllowValidOnly => pb::ClientValidationMode::AllowValidOnly,
+        ClientValidationMode::AllowInsecureFallback => pb::ClientValidationMode::AllowInsecureFallback,
+    };
+    pb::ClientValidation { trust: validation.trust.iter().map(key_to_proto).collect(), mode: mode.into() }
+}
+
+pub(super) fn host(pattern: &HostPattern) -> pb::HostPattern {
     use pb::host_pattern::Pattern;
     let pattern = match pattern {
         HostPattern::Exact(name) => Pattern::Exact(name.clone()),
@@ -67,115 +85,17 @@ fn host(pattern: &HostPattern) -> pb::HostPattern {
     pb::HostPattern { pattern: Some(pattern) }
 }
 
-fn route_message(route: &Route) -> pb::Route {
-    pb::Route {
-        needs: route.needs.clone(),
-        generation: route.generation,
-        created: route.created,
-        attachments: route.attachments.iter().map(attachment).collect(),
-        rules: route.rules.iter().map(rule).collect(),
-    }
-}
-
-fn attachment(attachment: &Attachment) -> pb::Attachment {
-    pb::Attachment {
-        gateway: Some(key_to_proto(&attachment.gateway)),
-        listener: attachment.listener.clone(),
-        hosts: attachment.hosts.iter().map(host).collect(),
-    }
-}
-
-fn rule(rule: &Rule) -> pb::Rule {
-    pb::Rule {
-        name: rule.name.clone(),
-        matches: rule.matches.iter().map(http_match).collect(),
-        host: rule.host.as_ref().map(host),
-        filters: rule.filters.iter().map(filter).collect(),
-        backends: rule.backends.iter().map(backend).collect(),
-        request_timeout_ns: rule.timeouts.request.map(nanos),
-        backend_request_timeout_ns: rule.timeouts.backend_request.map(nanos),
-        broken: rule.broken,
-    }
-}
-
-fn http_match(matcher: &HttpMatch) -> pb::HttpMatch {
-    use pb::path_match::Path;
-    let path = match &matcher.path {
-        PathMatch::Exact(path) => Path::Exact(path.clone()),
-        PathMatch::Prefix(path) => Path::Prefix(path.clone()),
-        PathMatch::Regex(regex) => Path::Regex(regex.clone()),
-    };
-    pb::HttpMatch {
-        path: Some(pb::PathMatch { path: Some(path) }),
-        method: matcher.method.clone(),
-        headers: matcher.headers.iter().map(value_match).collect(),
-        query: matcher.query.iter().map(value_match).collect(),
-    }
-}
-
-fn value_match(matcher: &ValueMatch) -> pb::ValueMatch {
-    use pb::value_match::Value;
-    let value = match &matcher.value {
-        StringMatch::Exact(value) => Value::Exact(value.clone()),
-        StringMatch::Regex(regex) => Value::Regex(regex.clone()),
-    };
-    pb::ValueMatch { name: matcher.name.clone(), value: Some(value) }
-}
-
-fn filter(filter: &Filter) -> pb::Filter {
-    use pb::filter::Filter as Kind;
-    let filter = match filter {
-        Filter::RequestHeaders(modifier) => Kind::RequestHeaders(header_modifier(modifier)),
-        Filter::ResponseHeaders(modifier) => Kind::ResponseHeaders(header_modifier(modifier)),
-        Filter::Redirect(to) => Kind::Redirect(redirect(to)),
-        Filter::Rewrite(Rewrite { hostname, path }) => {
-            Kind::Rewrite(pb::Rewrite { hostname: hostname.clone(), path: path.as_ref().map(path_rewrite) })
-        }
-    };
-    pb::Filter { filter: Some(filter) }
-}
-
-fn header_modifier(modifier: &HeaderModifier) -> pb::HeaderModifier {
-    let headers = |list: &[(String, String)]| {
-        list.iter().map(|(name, value)| pb::Header { name: name.clone(), value: value.clone() }).collect()
-    };
-    pb::HeaderModifier { set: headers(&modifier.set), add: headers(&modifier.add), remove: modifier.remove.clone() }
-}
-
-fn redirect(redirect: &Redirect) -> pb::Redirect {
-    pb::Redirect {
-        scheme: redirect.scheme.clone(),
-        hostname: redirect.hostname.clone(),
-        path: redirect.path.as_ref().map(path_rewrite),
-        port: redirect.port.map(u32::from),
-        status: u32::from(redirect.status),
-    }
-}
-
-fn path_rewrite(rewrite: &PathRewrite) -> pb::PathRewrite {
-    use pb::path_rewrite::Rewrite;
-    let rewrite = match rewrite {
-        PathRewrite::Full(path) => Rewrite::Full(path.clone()),
-        PathRewrite::Prefix(prefix) => Rewrite::Prefix(prefix.clone()),
-    };
-    pb::PathRewrite { rewrite: Some(rewrite) }
-}
-
-fn backend(backend: &Backend) -> pb::Backend {
-    use pb::backend::Target;
-    let target = match &backend.target {
-        BackendTarget::Service { service, port } => {
-            Target::Service(pb::ServiceRef { service: Some(key_to_proto(service)), port: u32::from(*port) })
-        }
-        BackendTarget::Invalid { reason } => Target::Invalid(reason.clone()),
-    };
-    pb::Backend { target: Some(target), weight: backend.weight, filters: backend.filters.iter().map(filter).collect() }
-}
-
 fn service_message(service: &Service) -> pb::Service {
-    let affinity = match service.affinity {
-        SessionAffinity::None => pb::SessionAffinity::None,
-        SessionAffinity::ClientIp => pb::SessionAffinity::ClientIp,
+    let (affinity, affinity_seconds) = match service.affinity {
+        SessionAffinity::None => (pb::SessionAffinity::None, 0),
+        SessionAffinity::ClientIp { timeout } => {
+            (pb::SessionAffinity::ClientIp, u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX))
+        }
+    };
+    let distribution = match service.distribution {
+        TrafficDistribution::Any => pb::TrafficDistribution::Any,
+        TrafficDistribution::PreferSameZone => pb::TrafficDistribution::PreferSameZone,
+        TrafficDistribution::PreferSameNode => pb::TrafficDistribution::PreferSameNode,
     };
     let port = |port: &meshgate_core::snapshot::ServicePort| {
         let app = match port.app {
@@ -184,17 +104,32 @@ fn service_message(service: &Service) -> pb::Service {
         };
         pb::ServicePort { name: port.name.clone(), port: u32::from(port.port), app: app.into() }
     };
-    pb::Service { needs: Vec::new(), ports: service.ports.iter().map(port).collect(), affinity: affinity.into() }
+    pb::Service {
+        needs: Vec::new(),
+        ports: service.ports.iter().map(port).collect(),
+        affinity: affinity.into(),
+        affinity_seconds,
+        distribution: distribution.into(),
+        internal_local: service.internal_local,
+    }
 }
 
 fn certificate_message(certificate: &Certificate) -> pb::Certificate {
     pb::Certificate {
         needs: Vec::new(),
-        chain: certificate.chain.iter().map(|der| Bytes::copy_from_slice(der)).collect(),
+        chain: ders(&certificate.chain),
         key_hash: Bytes::copy_from_slice(&certificate.key_hash),
         dns_names: certificate.dns_names.clone(),
         not_after: certificate.not_after,
     }
+}
+
+fn trust_bundle_message(bundle: &TrustBundle) -> pb::TrustBundle {
+    pb::TrustBundle { needs: Vec::new(), certificates: ders(&bundle.certificates) }
+}
+
+fn ders(certificates: &[Vec<u8>]) -> Vec<Bytes> {
+    certificates.iter().map(|der| Bytes::copy_from_slice(der)).collect()
 }
 
 fn endpoints_message(slice: &EndpointSlice) -> pb::EndpointSlice {
@@ -216,6 +151,8 @@ fn endpoint(endpoint: &Endpoint) -> pb::Endpoint {
         ready: endpoint.ready,
         serving: endpoint.serving,
         terminating: endpoint.terminating,
+        for_zones: endpoint.for_zones.clone(),
+        for_nodes: endpoint.for_nodes.clone(),
     }
 }
 
@@ -224,9 +161,4 @@ fn ip(address: &IpAddr) -> Bytes {
         IpAddr::V4(address) => Bytes::copy_from_slice(&address.octets()),
         IpAddr::V6(address) => Bytes::copy_from_slice(&address.octets()),
     }
-}
-
-/// Whole nanoseconds; more than 584 years are that many.
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -8,8 +8,16 @@ use prost::Message;
 use super::*;
 use crate::examples;
 
-const KINDS: [Kind; 7] =
-    [Kind::Gateway, Kind::HttpRoute, Kind::Ingress, Kind::Service, Kind::Certificate, Kind::Endpoints, Kind::Other(99)];
+const KINDS: [Kind; 8] = [
+    Kind::Gateway,
+    Kind::HttpRoute,
+    Kind::Ingress,
+    Kind::Service,
+    Kind::Certificate,
+    Kind::Endpoints,
+    Kind::TrustBundle,
+    Kind::Other(99),
+];
 
 #[test]
 fn round_trip() {

@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::Context;
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// CPU time (user and system) of a process since its start, in milliseconds. It moves in ticks of
 /// usually 10 ms.
@@ -25,6 +26,51 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
+/// CPU time of a process and of all that it started, in nanoseconds, since their starts. What ended
+/// is not counted.
+///
+/// # Errors
+/// The process is gone.
+pub fn run_ns(pid: u32) -> anyhow::Result<u64> {
+    let folder = format!("/proc/{pid}/task");
+    let mut total = 0;
+    for thread in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))?.flatten() {
+        // A thread that has just ended has no files.
+        let read = |name| fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+        let own = read("schedstat");
+        total += own.split_whitespace().next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or_default();
+        for child in read("children").split_whitespace().filter_map(|child| child.parse().ok()) {
+            total += run_ns(child).unwrap_or_default();
+        }
+    }
+    Ok(total)
+}
+
+/// Resident memory of a process and of all that it started, in MiB.
+///
+/// # Errors
+/// The process is gone.
+pub fn resident_mib_of_all(pid: u32) -> anyhow::Result<f64> {
+    let mut total = resident_mib(pid)?;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).context("the process is gone")?.flatten() {
+        let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+            total += resident_mib_of_all(child).unwrap_or_default();
+        }
+    }
+    Ok(total)
+}
+
+/// Lets the calling thread, and what it starts from now on, run on these cores only.
+///
+/// # Errors
+/// There is no such core.
+pub fn pin(cores: &[usize]) -> anyhow::Result<()> {
+    let mut set = CpuSet::new();
+    cores.iter().for_each(|core| set.set(*core));
+    sched_setaffinity(None, &set).with_context(|| format!("cannot run on cores {cores:?}"))
+}
+
 /// Resident memory of a process in MiB.
 ///
 /// # Errors
@@ -39,10 +85,11 @@ pub fn resident_mib(pid: u32) -> anyhow::Result<f64> {
 
 /// `2 cores, Some CPU, Linux 6.1.0`
 pub fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let kernel = read("/proc/sys/kernel/osrelease");
     let cpus = read("/proc/cpuinfo");
+    // Not what this thread may use: it may be pinned.
+    let cores = cpus.lines().filter(|line| line.starts_with("processor")).count();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let model = model.map_or("unknown CPU", |(_, model)| model.trim());
     format!("{cores} cores, {model}, Linux {}", kernel.trim())
@@ -59,5 +106,10 @@ mod tests {
         let own = std::process::id();
         assert!(resident_mib(own).unwrap() > 0.0 && cpu_ms(own).unwrap() >= 0.0);
         assert!(cpu_ms(u32::MAX).is_err());
+        let before = run_ns(own).unwrap();
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < std::time::Duration::from_millis(20) {}
+        assert!(run_ns(own).unwrap() > before && run_ns(u32::MAX).is_err());
+        assert!(resident_mib_of_all(own).unwrap() > 0.0);
     }
 }
