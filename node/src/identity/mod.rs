@@ -1,6 +1,7 @@
 //! Who a peer is and whom it believes: names, certificates of the mesh, private keys of listeners.
 
 mod authority;
+mod client_certificate;
 mod keys;
 mod leader;
 mod mesh_tls;
@@ -14,6 +15,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use client_certificate::ClientCertificate;
 pub use keys::{KeyHash, KeyStore};
 pub use leader::LeaderKey;
 pub use mesh_tls::{MeshTls, SYNC_ALPN};
