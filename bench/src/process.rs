@@ -85,10 +85,11 @@ pub fn resident_mib(pid: u32) -> anyhow::Result<f64> {
 
 /// `2 cores, Some CPU, Linux 6.1.0`
 pub fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let kernel = read("/proc/sys/kernel/osrelease");
     let cpus = read("/proc/cpuinfo");
+    // Not what this thread may use: it may be pinned.
+    let cores = cpus.lines().filter(|line| line.starts_with("processor")).count();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let model = model.map_or("unknown CPU", |(_, model)| model.trim());
     format!("{cores} cores, {model}, Linux {}", kernel.trim())

@@ -47,9 +47,10 @@ fn offline(directory: &Path, namespace: &str) -> Result<Vec<Finding>, Failure> {
     let unreadable = |error: SourceError| Failure::Local(std::io::Error::other(error));
     let mut source = Directory::open(directory).map_err(unreadable)?;
     let batch = source.read().map_err(unreadable)?;
-    let mut findings = Compiler::new(Settings::default(), Allocations::new()).apply(batch.changes).findings;
+    let compiled = Compiler::new(Settings::default(), Allocations::new()).apply(batch.changes);
+    let mut findings: Vec<_> = compiled.findings.into_iter().flat_map(|(_, findings)| findings).collect();
     source.locate(&mut findings);
-    findings.extend(batch.findings);
+    findings.extend(batch.findings.iter().cloned());
     let wanted = findings.iter().filter(|finding| {
         namespace.is_empty() || finding.object.as_ref().is_some_and(|object| *object.namespace == *namespace)
     });

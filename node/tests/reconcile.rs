@@ -307,3 +307,37 @@ async fn a_private_key_stays_out_of_what_is_published() {
     assert!(stored.windows(needle.len()).any(|window| window == needle), "the needle is the key's");
     running.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finding_names_the_line_where_its_object_stands_now() {
+    let folder = folders();
+    let applied = Applied::default();
+    let mut running = reconciler(folder.path(), 1, &applied);
+    running.next(&applied).await;
+    let cart = ObjectRef::new(ObjectKind::HttpRoute, "shop", "cart");
+    let origins = |running: &Running| -> Vec<String> {
+        running.leader.book().findings_of(&cart).into_iter().map(|finding| finding.origin).collect()
+    };
+    assert!(origins(&running).is_empty());
+
+    let broken = route("/cart").replace("name: cart, port: 80", "name: nothing, port: 80");
+    write(folder.path(), "route", &broken);
+    running.next(&applied).await;
+    running.leader.read_now().await.unwrap();
+    assert_eq!(origins(&running), ["route.yaml:1"]);
+
+    // The object stays the same; only its place is another.
+    let service = SERVICE.replace("name: cart", "name: other");
+    write(folder.path(), "route", &format!("{service}---\n{broken}"));
+    running.next(&applied).await;
+    running.leader.read_now().await.unwrap();
+    let line = 2 + service.lines().count();
+    assert_eq!(origins(&running), [format!("route.yaml:{line}")]);
+    assert_eq!(running.leader.book().findings().len(), running.leader.book().findings_count());
+
+    write(folder.path(), "route", &route("/cart"));
+    running.next(&applied).await;
+    running.leader.read_now().await.unwrap();
+    assert!(origins(&running).is_empty());
+    running.end().await;
+}

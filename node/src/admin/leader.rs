@@ -167,8 +167,8 @@ impl LeaderSide {
             if !book.knows(&object) {
                 return Err(Box::new(result("not_found")));
             }
-            let mut reasons = errors(&book.findings(), &object);
-            if reasons.is_empty() && unattached(&book.statuses(), &object) {
+            let mut reasons = errors(&book.findings_of(&object));
+            if reasons.is_empty() && unattached(book.status(&object).as_deref(), &object) {
                 reasons.push(format!("no parent accepts {object}: it is attached to nothing"));
             }
             if !reasons.is_empty() {
@@ -280,11 +280,9 @@ impl Target {
     }
 }
 
-fn errors(findings: &[Finding], object: &ObjectRef) -> Vec<String> {
-    let of_object = findings
-        .iter()
-        .filter(|finding| finding.severity == Severity::Error && finding.object.as_ref() == Some(object));
-    of_object.map(|finding| format!("{} {}: {}", finding.code, finding.field, finding.message)).collect()
+fn errors(findings: &[Finding]) -> Vec<String> {
+    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
+    errors.map(|finding| format!("{} {}: {}", finding.code, finding.field, finding.message)).collect()
 }
 
 /// The errors of all objects, the first of them in full.
@@ -302,11 +300,11 @@ fn all_errors(findings: &[Finding]) -> Vec<String> {
 }
 
 /// A route that no parent accepts: nothing of it is served anywhere.
-fn unattached(statuses: &[ObjectStatus], object: &ObjectRef) -> bool {
+fn unattached(status: Option<&ObjectStatus>, object: &ObjectRef) -> bool {
     let accepted = |status: &ObjectStatus| {
         status.conditions.iter().any(|condition| condition.kind == "Accepted" && condition.status)
     };
-    object.kind == ObjectKind::HttpRoute && !statuses.iter().any(|status| status.object == *object && accepted(status))
+    object.kind == ObjectKind::HttpRoute && !status.is_some_and(accepted)
 }
 
 fn result(result: &str) -> pb::WaitResponse {

@@ -174,7 +174,7 @@ impl Admin for Service {
         let claim = context.leader_claim();
         let not_ready = context.readiness.not_ready();
         let alive = context.members.borrow().nodes().filter(|member| member.alive).count();
-        let findings = self.leader_side().map_or(0, |side| side.leader.book().findings().len());
+        let findings = self.leader_side().map_or(0, |side| side.leader.book().findings_count());
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Ok(Response::new(pb::GetStatusResponse {
             node: context.node.to_string(),

@@ -18,7 +18,9 @@ use crate::cluster::{Cluster, ClusterConfig, INTERVAL, Members};
 use crate::config::{Config, Role};
 use crate::drain::Drain;
 use crate::edge::{Edge, EdgeConfig, EdgeDeps, SocketStore};
-use crate::identity::{InstanceId, KeyStore, LeaderKey, MeshTls, NodeIdentity, NodeName, RunDir};
+use crate::identity::{
+    EpochSigner, InstanceId, KeyStore, LeaderKey, MeshTls, MeshVerifier, NodeIdentity, NodeName, RunDir,
+};
 use crate::proxy::{AccessLog, AccessLogTarget, Clock, PodHost, ProxyContext, ProxyMetrics};
 use crate::reconcile::elect::Candidate;
 use crate::reconcile::{self, LeaderHandle, ReconcileConfig};
@@ -118,7 +120,7 @@ struct Mesh {
     replica: Handles,
     forward: wiring::LateForward,
     caller: Caller,
-    verifier: Arc<glue::MeshVerifier>,
+    verifier: Arc<MeshVerifier>,
 }
 
 impl Mesh {
@@ -185,7 +187,7 @@ impl<'a> Base<'a> {
         let dialer: Arc<dyn Dialer> = Arc::new(glue::SyncDialer { tls: tls.clone(), from: self.config.base() });
         let caller = Caller::new(Arc::clone(&dialer));
         let forward = wiring::LateForward::default();
-        let verifier = Arc::new(glue::MeshVerifier(self.run.trust().clone()));
+        let verifier = Arc::new(MeshVerifier::new(self.run.trust().clone()));
         let config = ReplicaConfig {
             node: self.node.clone(),
             instance: self.identity.instance(),
@@ -302,9 +304,7 @@ impl<'a> Base<'a> {
             source: self.config.source.clone(),
             last_good: self.run.path().join("last-good"),
             replica: Arc::new(glue::OwnReplica { applied: replica.applied.clone(), members }),
-            signer: Arc::new(move |epoch| {
-                Ok(Box::new(glue::EpochSigner(LeaderKey::issue(&run, &node, epoch)?)) as Box<_>)
-            }),
+            signer: Arc::new(move |epoch| Ok(Box::new(EpochSigner(LeaderKey::issue(&run, &node, epoch)?)) as Box<_>)),
             keys: Arc::clone(&self.keys),
             commits: replica.commits.clone(),
         };

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use meshgate_core::snapshot::HeadId;
 use meshgate_proto::admin as pb;
-use meshgate_wire::{HeadSigner, LeaderVerifier, Snapshot};
+use meshgate_wire::Snapshot;
 use tokio::sync::watch;
 use tracing::debug;
 
@@ -17,7 +17,7 @@ use super::views;
 use crate::admin::Surroundings;
 use crate::cluster::Members;
 use crate::edge;
-use crate::identity::{KeyStore, LeaderKey, MeshTls, NodeName, Trust};
+use crate::identity::{KeyStore, MeshTls, NodeName};
 use crate::proxy::{ProxyMetrics, Totals};
 use crate::reconcile::ReplicaView;
 use crate::replicate::{Applied, BoxedIo, Caller, Dialer, KeyEnsurer, KeyLookup};
@@ -36,29 +36,6 @@ impl Dialer for SyncDialer {
             let (stream, _) = tls.dial(Some(&node), address, Some(from)).await.map_err(io::Error::other)?;
             Ok(Box::new(stream) as BoxedIo)
         })
-    }
-}
-
-/// Whom replication believes.
-pub(super) struct MeshVerifier(pub Trust);
-
-impl LeaderVerifier for MeshVerifier {
-    fn leader_key(&self, certificate: &[u8], mesh_id: &str) -> Result<meshgate_wire::LeaderKey, String> {
-        let (epoch, public_key, node) = self.0.leader_key(certificate, mesh_id).map_err(|error| error.to_string())?;
-        Ok(meshgate_wire::LeaderKey { epoch, public_key: public_key.to_vec(), node: node.to_string() })
-    }
-}
-
-/// The key of an epoch.
-pub(super) struct EpochSigner(pub LeaderKey);
-
-impl HeadSigner for EpochSigner {
-    fn certificate(&self) -> &[u8] {
-        self.0.certificate_der()
-    }
-
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String> {
-        Ok(self.0.sign(message).to_vec())
     }
 }
 

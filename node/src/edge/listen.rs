@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshgate_core::snapshot::{GatewayAddress, HeadId};
-use meshgate_core::table::{Bind, Table};
+use meshgate_core::table::{Bind, Listening, Table};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,8 @@ pub struct Listeners {
     dispatcher: Arc<Dispatcher>,
     open: BTreeMap<Place, Open>,
     report: watch::Sender<LiveReport>,
+    /// What was wanted when nothing was missing last.
+    served: Option<Arc<Listening>>,
 }
 
 /// A socket that is wanted: what for, and its logical address.
@@ -49,7 +51,7 @@ impl Listeners {
         dispatcher: Dispatcher,
         report: watch::Sender<LiveReport>,
     ) -> Self {
-        Listeners { shared, sockets, dispatcher: Arc::new(dispatcher), open: BTreeMap::new(), report }
+        Listeners { shared, sockets, dispatcher: Arc::new(dispatcher), open: BTreeMap::new(), report, served: None }
     }
 
     /// Follows the table until the drain, then closes everything. When it returns, no more
@@ -72,6 +74,10 @@ impl Listeners {
     /// Brings the sockets to the table of now. False if something is missing.
     async fn follow(&mut self) -> bool {
         let table = self.shared.proxy.table.load_full();
+        if self.served.as_ref().is_some_and(|served| Arc::ptr_eq(served, table.listening())) {
+            self.report.send_if_modified(|now| std::mem::replace(&mut now.head, table.head()) != table.head());
+            return true;
+        }
         let missing_keys = self.shared.certificates.refresh(&table);
         let mut errors = Vec::new();
         let wanted = self.wanted(&table, &mut errors);
@@ -84,6 +90,7 @@ impl Listeners {
             }
         }
         let complete = errors.is_empty() && missing_keys.is_empty();
+        self.served = complete.then(|| Arc::clone(table.listening()));
         let report = LiveReport { head: table.head(), bound: self.bound(), errors, missing_keys };
         self.report.send_if_modified(|now| {
             let new = *now != report;

@@ -6,8 +6,6 @@
 //! runtime, timers and upstream connections of its own.
 
 mod accept;
-mod head_copy;
-mod head_timer;
 mod listen;
 mod serve;
 mod sniff;
@@ -64,6 +62,8 @@ pub struct EdgeConfig {
     /// How long a connection whose listener closes may take to begin its first request: it was
     /// taken from the listener's queue, or its client has only just connected.
     pub last_words: Duration,
+    /// How long an HTTP/1 client that has closed its side is served without a byte going out.
+    pub half_closed: Duration,
     /// Proxies in front of this one, whose forwarded headers are believed and continued.
     pub trusted_proxies: Arc<[Cidr]>,
 }
@@ -87,6 +87,7 @@ impl Default for EdgeConfig {
             idle_timeout: Duration::from_secs(75),
             handshake_timeout: Duration::from_secs(10),
             last_words: Duration::from_secs(1),
+            half_closed: Duration::from_secs(5),
             trusted_proxies: Arc::default(),
         }
     }

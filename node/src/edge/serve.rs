@@ -1,16 +1,16 @@
 //! One connection of a client: TLS if its listener wants it, then HTTP until it ends.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Request, header};
+use bytes::BytesMut;
+use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use meshgate_core::snapshot::Protocol;
@@ -20,16 +20,14 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::Accepted;
-use super::head_copy::HeadCopy;
-use super::head_timer::HeadTimer;
 use super::sniff::sniff;
 use super::tls::shake_hands;
 use super::worker::Worker;
-use crate::proxy::meter::Meter;
-use crate::proxy::{ConnectionInfo, FramedTwice, handle};
+use crate::h1::{self, Interim};
+use crate::proxy::{ClientBody, ConnectionInfo, ResponseBody, handle, refuse};
 
-/// Bytes of a request's head.
-const MAX_HEAD: usize = 64 * 1024;
+/// Bytes of a request's head over HTTP/2.
+const MAX_HEAD: usize = h1::MAX_HEAD;
 
 /// HTTP/2 streams at the same time on a connection.
 const MAX_STREAMS: u32 = 100;
@@ -63,6 +61,7 @@ pub async fn serve(worker: Arc<Worker>, accepted: Accepted) {
         sni: None,
         certificate: None,
         trusted: worker.config.trusts(client.ip()),
+        interim: None,
     };
     let ended = match bound.protocol {
         Protocol::Http => plain(&worker, &bound.closing, info, stream).await,
@@ -90,7 +89,11 @@ async fn plain(
         () = deadline => return Err(io::ErrorKind::TimedOut.into()),
         () = last_words(worker, closing) => return Ok(()),
     };
-    if is_h2 { h2(worker, closing, info, stream).await } else { h1(worker, closing, info, stream).await }
+    if is_h2 {
+        h2(worker, closing, info, stream).await
+    } else {
+        h1(worker, closing, info, stream.inner, stream.prefix).await
+    }
 }
 
 /// Ends some time after the listener began to close.
@@ -106,57 +109,58 @@ async fn tls(
     stream: TlsStream<TcpStream>,
 ) -> io::Result<()> {
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    if is_h2 { h2(worker, closing, info, stream).await } else { h1(worker, closing, info, stream).await }
+    if is_h2 {
+        h2(worker, closing, info, stream).await
+    } else {
+        h1(worker, closing, info, stream, BytesMut::new()).await
+    }
 }
 
-async fn h1<S>(worker: &Arc<Worker>, closing: &CancellationToken, info: ConnectionInfo, stream: S) -> io::Result<()>
+async fn h1<S>(
+    worker: &Arc<Worker>,
+    closing: &CancellationToken,
+    mut info: ConnectionInfo,
+    stream: S,
+    input: BytesMut,
+) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let copy = HeadCopy::default();
-    let (stream, counts) = Meter::new(copy.of(stream));
-    let config = &worker.config;
-    let timer = HeadTimer::new(worker.local.timer.clone(), Arc::clone(&counts), copy.clone(), config);
-    let (by, info) = (Arc::clone(worker), Arc::new(info));
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        if request.headers().contains_key(header::TRANSFER_ENCODING) && copy.has(b"content-length") {
-            request.extensions_mut().insert(FramedTwice);
-        }
-        let (by, info) = (Arc::clone(&by), Arc::clone(&info));
-        async move {
-            let mut answer = handle(Arc::clone(&by.local), info, request).await;
-            if by.leaving.load(Ordering::Relaxed) {
-                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok::<_, std::convert::Infallible>(answer)
-        }
-    });
-    // At most 100 fields, hyper's default: to set it costs an allocation a request.
-    let connection = http1::Builder::new()
-        .timer(timer)
-        .header_read_timeout(config.header_timeout)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let (mut closing, mut unused) = (pin!(closing.cancelled()), pin!(last_words(worker, closing)));
-    let (mut is_closing, mut told) = (false, false);
-    // The connection comes first, so that it has read what was there when the listener closed.
-    let ended = poll_fn(|cx| {
-        loop {
-            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                return Poll::Ready(ended);
-            }
-            is_closing = is_closing || closing.as_mut().poll(cx).is_ready();
-            // Told before its first byte, hyper would close it at once.
-            let ready = is_closing && !told && (counts.now().0 > 0 || unused.as_mut().poll(cx).is_ready());
-            if !ready {
-                return Poll::Pending;
-            }
-            connection.as_mut().graceful_shutdown();
-            told = true;
-        }
-    });
-    ended.await.map_err(io::Error::other)
+    let interim = Interim::default();
+    info.interim = Some(interim.clone());
+    let settings = h1::Settings {
+        timer: &worker.local.timer,
+        header_timeout: worker.config.header_timeout,
+        idle_timeout: worker.config.idle_timeout,
+        last_words: worker.config.last_words,
+        half_closed: worker.config.half_closed,
+        closing,
+        interim: &interim,
+    };
+    let client = Client { worker: Arc::clone(worker), info: Arc::new(info) };
+    h1::serve(stream, input, settings, &client).await
+}
+
+/// What answers a client's requests over HTTP/1.
+struct Client {
+    worker: Arc<Worker>,
+    info: Arc<ConnectionInfo>,
+}
+
+impl h1::Service for Client {
+    type Body = ResponseBody;
+
+    fn call(&self, request: Request<h1::Body>) -> impl Future<Output = Response<ResponseBody>> + Send {
+        handle(Arc::clone(&self.worker.local), Arc::clone(&self.info), request.map(ClientBody::H1))
+    }
+
+    fn refuse(&self, refused: h1::Refused) -> Response<ResponseBody> {
+        refuse(&self.worker.local, &self.info, refused)
+    }
+
+    fn leaves(&self) -> bool {
+        self.worker.leaving.load(Ordering::Relaxed)
+    }
 }
 
 /// When an HTTP/2 connection last did something.
@@ -185,10 +189,10 @@ where
     let now = worker.local.context().clock.now();
     let activity = Arc::new(Activity { streams: AtomicUsize::new(0), last: AtomicU64::new(now) });
     let (served, by, info) = (Arc::clone(&activity), Arc::clone(worker), Arc::new(info));
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
         served.streams.fetch_add(1, Ordering::Relaxed);
         let busy = Busy { activity: Arc::clone(&served), worker: Arc::clone(&by) };
-        let answer = handle(Arc::clone(&by.local), Arc::clone(&info), request);
+        let answer = handle(Arc::clone(&by.local), Arc::clone(&info), request.map(ClientBody::H2));
         async move {
             let answer = answer.await;
             drop(busy);

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use meshgate_core::snapshot::{Certificate, HeadId, Key};
-use meshgate_core::table::{Table, TlsStamp};
+use meshgate_core::table::{Listening, Table};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
@@ -45,7 +45,8 @@ pub enum Refusal {
 #[derive(Default)]
 struct Served {
     head: HeadId,
-    stamp: Option<TlsStamp>,
+    /// What the listeners of that table want; the same value in another says that nothing changed.
+    wanted: Option<Arc<Listening>>,
     /// By Gateway and listener.
     offers: HashMap<Key, HashMap<String, Offer>>,
     /// What is served for each certificate's resource.
@@ -54,6 +55,10 @@ struct Served {
 }
 
 impl Served {
+    fn is_of(&self, table: &Table) -> bool {
+        self.wanted.as_ref().is_some_and(|wanted| Arc::ptr_eq(wanted, table.listening()))
+    }
+
     fn offer(&self, gateway: &Key, listener: &str) -> Option<&Offer> {
         self.offers.get(gateway)?.get(listener)
     }
@@ -72,13 +77,13 @@ impl Certificates {
     pub fn refresh(&self, table: &Table) -> Vec<Key> {
         let _one = self.refresh.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.served.load_full();
-        let stamp = table.tls_stamp();
-        let done = old.missing.is_empty() && old.stamp.as_ref() == Some(&stamp);
+        let done = old.missing.is_empty() && old.is_of(table);
         // Nor back to an older table, which a thread may still have in its hands.
         if done || table.head() < old.head {
             return old.missing.clone();
         }
-        let mut new = Served { head: table.head(), stamp: Some(stamp), ..Served::default() };
+        let wanted = Some(Arc::clone(table.listening()));
+        let mut new = Served { head: table.head(), wanted, ..Served::default() };
         for (key, certificate) in table.certificates() {
             let print = Print::of_certificate(certificate);
             let known = old.pairs.get(key);
@@ -109,8 +114,7 @@ impl Certificates {
         let listener = table.listener(gateway, port, sni).ok_or(Refusal::UnknownName)?;
         let served = self.served.load();
         let key_came = |offer: &Offer| offer.awaited.iter().any(|hash| self.keys.get(hash).is_some());
-        let older = served.stamp.as_ref() != Some(&table.tls_stamp());
-        let made = if older || served.offer(gateway, &listener.name).is_some_and(key_came) {
+        let made = if !served.is_of(table) || served.offer(gateway, &listener.name).is_some_and(key_came) {
             self.refresh(table);
             self.served.load().offer(gateway, &listener.name).and_then(|offer| offer.made.clone())
         } else {

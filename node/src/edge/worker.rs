@@ -16,7 +16,8 @@ use super::serve::serve;
 use super::stats::EdgeStats;
 use super::tls::Certificates;
 use crate::drain::{Drain, Phase};
-use crate::proxy::{Local, ProxyContext, TICK};
+use crate::proxy::{Local, ProxyContext};
+use crate::timer::TICK;
 
 /// Connections that wait for a worker.
 const QUEUE: usize = 1024;

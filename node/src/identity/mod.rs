@@ -2,6 +2,7 @@
 
 mod authority;
 mod client_certificate;
+mod heads;
 mod keys;
 mod leader;
 mod mesh_tls;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use client_certificate::ClientCertificate;
+pub use heads::{EpochSigner, MeshVerifier};
 pub use keys::{KeyHash, KeyStore};
 pub use leader::LeaderKey;
 pub use mesh_tls::{MeshTls, SYNC_ALPN};

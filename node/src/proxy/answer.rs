@@ -4,6 +4,8 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
+use crate::h1;
+
 /// An answer that no backend gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -79,14 +81,10 @@ pub fn refused(refused: meshgate_core::sanitize::Refused) -> Answer {
     Answer { close: refused.close, ..Answer::error(refused.status, refused.reason, text) }
 }
 
-/// The request has a length and a transfer coding.
-pub const FRAMED_TWICE: Answer = Answer {
-    status: StatusCode::BAD_REQUEST,
-    reason: "framed_twice",
-    location: None,
-    close: true,
-    text: "this request has both Content-Length and Transfer-Encoding; send it with one of them",
-};
+/// The codec refused what is no request.
+pub fn malformed(refused: h1::Refused) -> Answer {
+    Answer { close: true, ..Answer::error(refused.status, refused.reason, refused.text) }
+}
 
 /// A rule can't be served as declared.
 pub const RULE_BROKEN: Answer = Answer::error(

@@ -10,7 +10,8 @@ use http_body::{Body, Frame, SizeHint};
 use super::clean;
 use super::exchange::{Exchange, InFlight};
 use super::pool::PooledBody;
-use super::timer::Deadline;
+use crate::h1::AnswerBody;
+use crate::timer::Deadline;
 use crate::tunnel::{self, BodyError};
 
 /// An answer's body.
@@ -124,6 +125,15 @@ impl Body for ResponseBody {
             Inner::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Pooled(body) => body.size_hint(),
             Inner::Remote(body) => body.size_hint(),
+        }
+    }
+}
+
+impl AnswerBody for ResponseBody {
+    fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        // Other bodies have tasks that send their requests.
+        if let Inner::Pooled(body) = &mut self.inner {
+            body.poll_upload(cx);
         }
     }
 }

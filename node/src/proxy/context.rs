@@ -19,9 +19,10 @@ use super::metrics::ProxyMetrics;
 use super::pool::Pool;
 use super::remote::Remote;
 use super::retry::RetryBudget;
-use super::timer::CoarseTimer;
 use super::view::View;
+use crate::h1::Interim;
 use crate::identity::{ClientCertificate, NodeName};
+use crate::timer::CoarseTimer;
 
 /// Nodes whose peer is expected: endpoints on them are reached by tunnel.
 pub type ExpectedPeers = Arc<ArcSwap<HashSet<NodeName>>>;
@@ -78,6 +79,8 @@ pub struct ConnectionInfo {
     pub certificate: Option<Arc<ClientCertificate>>,
     /// The ranges of trusted hops, where the client is one of them.
     pub trusted: Option<Arc<[Cidr]>>,
+    /// Where interim responses of a backend are put, if the client can be sent any.
+    pub interim: Option<Interim>,
 }
 
 impl Local {

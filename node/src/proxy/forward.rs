@@ -22,8 +22,8 @@ use super::handle::own;
 use super::metrics::{OK, Via};
 use super::pool::{RequestBody, SendError, Target};
 use super::remote::RemoteError;
-use super::timer::Deadline;
 use crate::identity::NodeName;
+use crate::timer::Deadline;
 use crate::tunnel::{Attempt, Refusal, Replay, StreamHeader};
 
 /// Endpoints that are tried for one request.
@@ -220,6 +220,7 @@ impl<'a> Forward<'a> {
         let pool = &self.local.pool;
         let lease = if dial { pool.fresh(target).await } else { pool.checkout(target).await };
         let lease = lease.map_err(|_| Failed::Refused("connect"))?;
+        let lease = lease.interim(self.connection.interim.as_ref());
         match lease.send(&self.parts, RequestBody::from(body)).await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
@@ -263,6 +264,8 @@ impl<'a> Forward<'a> {
     ) -> Option<Answer> {
         let broken = matches!(failed, Failed::Broken { .. });
         match failed {
+            // Says nothing of the endpoint.
+            _ if self.body.broke() => return Some(answer::CLIENT_BROKEN),
             Failed::Late => return Some(answer::TIMEOUT),
             Failed::Stale => {
                 tried.redial(endpoint, via);

@@ -3,21 +3,18 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
 use meshgate_core::sanitize;
 use meshgate_core::table::{Decision, Matched};
 
 use super::answer::{self, Answer};
 use super::body::ResponseBody;
+use super::client_body::ClientBody;
 use super::context::{ConnectionInfo, Local, ProxyContext};
 use super::exchange::Exchange;
 use super::forward::{self, Forward};
 use super::plan::{self, Plan};
+use crate::h1;
 use crate::tunnel::Replay;
-
-/// In a request's extensions: it came with two framings, one of which the codec dropped.
-#[derive(Clone, Copy, Debug)]
-pub struct FramedTwice;
 
 /// Answers a request of a client.
 ///
@@ -25,15 +22,12 @@ pub struct FramedTwice;
 pub async fn handle(
     local: Arc<Local>,
     connection: Arc<ConnectionInfo>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
     let (mut parts, body) = request.into_parts();
     let context = local.context();
     let mut exchange = Exchange::begin(&local, &connection, &parts);
     local.retries.deposit();
-    if parts.extensions.get::<FramedTwice>().is_some() {
-        return own(context, exchange, &answer::FRAMED_TWICE);
-    }
     let canonical = match sanitize::request(&mut parts, &connection.canonical()) {
         Ok(canonical) => canonical,
         Err(refused) => return own(context, exchange, &answer::refused(refused)),
@@ -65,6 +59,12 @@ pub async fn handle(
         show_way(context, &matched, view.table.head(), &mut response);
     }
     response
+}
+
+/// Answers a client that sent what is no request.
+pub fn refuse(local: &Arc<Local>, connection: &Arc<ConnectionInfo>, refused: h1::Refused) -> Response<ResponseBody> {
+    let (parts, ()) = Request::new(()).into_parts();
+    own(local.context(), Exchange::begin(local, connection, &parts), &answer::malformed(refused))
 }
 
 /// An answer of the proxy itself.

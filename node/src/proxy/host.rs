@@ -97,7 +97,7 @@ impl Host for PodHost {
 struct Connected {
     host: PodHost,
     target: Target,
-    lease: Lease,
+    lease: Lease<'static>,
 }
 
 impl Hosted for Connected {

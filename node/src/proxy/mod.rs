@@ -9,6 +9,7 @@
 pub mod access_log;
 mod answer;
 pub mod body;
+mod client_body;
 mod clock;
 mod context;
 mod exchange;
@@ -16,24 +17,22 @@ mod forward;
 mod handle;
 mod host;
 mod latency;
-pub mod meter;
 pub mod metrics;
 mod plan;
 pub mod pool;
 mod remote;
 mod retry;
-mod timer;
 mod view;
 
 pub use access_log::{AccessLog, AccessLogTarget};
 pub use body::ResponseBody;
+pub use client_body::ClientBody;
 pub use clock::Clock;
 pub use context::{ConnectionInfo, ExpectedPeers, Local, ProxyContext};
-pub use handle::{FramedTwice, handle};
+pub use handle::{handle, refuse};
 pub use host::PodHost;
 pub use metrics::{ProxyMetrics, Totals};
 pub use remote::{Remote, RemoteError};
-pub use timer::{CoarseTimer, Deadline, TICK};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;

@@ -29,9 +29,24 @@ struct Pages {
     head: HeadId,
     begun: Option<Changed>,
     objects: BTreeSet<ObjectRef>,
-    findings: Arc<Vec<Finding>>,
-    statuses: Arc<Vec<ObjectStatus>>,
+    /// What compile found, by object; none of them is empty.
+    compiled: BTreeMap<ObjectRef, Vec<Finding>>,
+    /// What is wrong with manifests.
+    source: Arc<Vec<Finding>>,
+    /// What can't be published.
+    refused: Vec<Finding>,
+    /// The source can't be read.
+    complaint: Option<Finding>,
+    statuses: BTreeMap<ObjectRef, Arc<ObjectStatus>>,
     changed: BTreeMap<Key, Changed>,
+    changed_last: Option<Changed>,
+}
+
+impl Pages {
+    /// Findings that are not kept by object: few, as a rule.
+    fn others(&self) -> impl Iterator<Item = &Finding> {
+        self.source.iter().chain(&self.refused).chain(&self.complaint)
+    }
 }
 
 /// The writing end: one, in the session that leads.
@@ -59,10 +74,14 @@ pub struct Entry {
     pub appeared: Vec<ObjectRef>,
     /// Objects that went.
     pub gone: Vec<ObjectRef>,
-    /// All findings now.
-    pub findings: Vec<Finding>,
-    /// All statuses now.
-    pub statuses: Vec<ObjectStatus>,
+    /// Objects about which compile finds something else than before, with all of it.
+    pub compiled: Vec<(ObjectRef, Vec<Finding>)>,
+    /// All that is wrong with manifests now.
+    pub source: Arc<Vec<Finding>>,
+    /// All that can't be published now.
+    pub refused: Vec<Finding>,
+    /// Conditions that are other than before, or gone.
+    pub statuses: Vec<(ObjectRef, Option<Arc<ObjectStatus>>)>,
 }
 
 impl Book {
@@ -86,13 +105,11 @@ impl Book {
             message: format!("{error}. Edits have no effect until it can be read; what was published is served"),
             origin: source.display().to_string(),
         };
-        let mut pages = self.pages.write().unwrap_or_else(PoisonError::into_inner);
-        let others = pages.findings.iter().filter(|found| found.code != SOURCE_UNREADABLE).cloned();
-        pages.findings = Arc::new(others.chain([finding]).collect());
+        self.pages.write().unwrap_or_else(PoisonError::into_inner).complaint = Some(finding);
     }
 
-    /// Writes down a pass.
-    pub fn enter(&self, entry: Entry) {
+    /// Writes down a pass. Returns what was not found before, wherever it is declared.
+    pub fn enter(&self, entry: Entry) -> Vec<Finding> {
         let changed = Changed { head: entry.head, read_at: entry.read_at };
         let mut pages = self.pages.write().unwrap_or_else(PoisonError::into_inner);
         pages.head = entry.head;
@@ -101,12 +118,44 @@ impl Book {
             pages.objects.remove(object);
         }
         pages.objects.extend(entry.appeared);
-        pages.findings = Arc::new(entry.findings);
-        pages.statuses = Arc::new(entry.statuses);
+        for (object, status) in entry.statuses {
+            match status {
+                Some(status) => pages.statuses.insert(object, status),
+                None => pages.statuses.remove(&object),
+            };
+        }
+        if !entry.keys.is_empty() {
+            pages.changed_last = Some(changed);
+        }
         for key in entry.keys {
             pages.changed.insert(key, changed);
         }
+        pages.complaint = None;
+        let mut new = Vec::new();
+        for (object, findings) in entry.compiled {
+            let before = pages.compiled.remove(&object).unwrap_or_default();
+            note_new(&before, &findings, &mut new);
+            if !findings.is_empty() {
+                pages.compiled.insert(object, findings);
+            }
+        }
+        if !Arc::ptr_eq(&pages.source, &entry.source) {
+            let before = std::mem::replace(&mut pages.source, entry.source);
+            note_new(&before, &pages.source, &mut new);
+        }
+        let before = std::mem::replace(&mut pages.refused, entry.refused);
+        note_new(&before, &pages.refused, &mut new);
+        new
     }
+}
+
+/// Adds what is in `now` and was not `before`. A finding that only moved within its file is not new.
+fn note_new(before: &[Finding], now: &[Finding], new: &mut Vec<Finding>) {
+    fn news(finding: &Finding) -> (&str, &Option<ObjectRef>, &str, &str) {
+        (finding.code, &finding.object, &finding.field, &finding.message)
+    }
+    let known: BTreeSet<_> = before.iter().map(news).collect();
+    new.extend(now.iter().filter(|finding| !known.contains(&news(finding))).cloned());
 }
 
 impl BookReader {
@@ -127,18 +176,41 @@ impl BookReader {
     /// Does the source hold the object, or did it and is it refused?
     pub fn knows(&self, object: &ObjectRef) -> bool {
         self.read(|pages| {
-            pages.objects.contains(object) || pages.findings.iter().any(|found| found.object.as_ref() == Some(object))
+            pages.objects.contains(object)
+                || pages.compiled.contains_key(object)
+                || pages.others().any(|found| found.object.as_ref() == Some(object))
         })
     }
 
-    /// All findings.
-    pub fn findings(&self) -> Arc<Vec<Finding>> {
-        self.read(|pages| Arc::clone(&pages.findings))
+    /// All findings, sorted.
+    pub fn findings(&self) -> Vec<Finding> {
+        let mut all: Vec<Finding> =
+            self.read(|pages| pages.compiled.values().flatten().chain(pages.others()).cloned().collect());
+        all.sort();
+        all
     }
 
-    /// All statuses.
-    pub fn statuses(&self) -> Arc<Vec<ObjectStatus>> {
-        self.read(|pages| Arc::clone(&pages.statuses))
+    /// How many findings there are.
+    pub fn findings_count(&self) -> usize {
+        self.read(|pages| pages.compiled.values().map(Vec::len).sum::<usize>() + pages.others().count())
+    }
+
+    /// The findings about an object.
+    pub fn findings_of(&self, object: &ObjectRef) -> Vec<Finding> {
+        self.read(|pages| {
+            let others = pages.others().filter(|found| found.object.as_ref() == Some(object));
+            pages.compiled.get(object).into_iter().flatten().chain(others).cloned().collect()
+        })
+    }
+
+    /// What compile found about an object.
+    pub fn compiled(&self, object: &ObjectRef) -> Option<Vec<Finding>> {
+        self.read(|pages| pages.compiled.get(object).cloned())
+    }
+
+    /// The conditions of an object.
+    pub fn status(&self, object: &ObjectRef) -> Option<Arc<ObjectStatus>> {
+        self.read(|pages| pages.statuses.get(object).cloned())
     }
 
     /// When the object's resource changed last; what did not change in this term counts from its
@@ -152,7 +224,7 @@ impl BookReader {
 
     /// When anything changed last.
     pub fn changed_last(&self) -> Option<Changed> {
-        self.read(|pages| pages.changed.values().max_by_key(|changed| changed.head).copied().or(pages.begun))
+        self.read(|pages| pages.changed_last.or(pages.begun))
     }
 }
 

@@ -56,7 +56,6 @@ pub(super) fn lead(config: &ReconcileConfig, term: &Term, desk: &mut Desk, drain
         first: true,
         pending: BTreeMap::new(),
         last_rev: &mut desk.last_rev,
-        logged: BTreeSet::new(),
         source_error: String::new(),
     };
     let batch = source.read()?;
@@ -117,7 +116,6 @@ struct Session<'a> {
     /// What was compiled and is not published yet, because publishing failed.
     pending: BTreeMap<Key, Option<Resource>>,
     last_rev: &'a mut u64,
-    logged: BTreeSet<Finding>,
     /// Why the source could not be read last; empty when it could.
     source_error: String,
 }
@@ -180,7 +178,7 @@ impl Session<'_> {
     /// Compiles and publishes what one read brought.
     fn pass(&mut self, source: &Directory, batch: Batch, read_at: Instant) -> anyhow::Result<()> {
         self.source_error.clear();
-        let Batch { changes, keys, findings, .. } = batch;
+        let Batch { changes, keys, findings: of_source, moved, .. } = batch;
         let quiet = changes.is_empty() && keys.is_empty() && !self.first;
         let (gone, appeared): (Vec<_>, Vec<_>) = changes.iter().partition(|(_, object)| object.is_none());
         let name = |pairs: Vec<&(ObjectRef, _)>| pairs.into_iter().map(|(object, _)| object.clone()).collect();
@@ -192,7 +190,7 @@ impl Session<'_> {
                 None => self.private_keys.remove(&change.object),
             };
         }
-        let Compiled { mut resources, findings: mut compiled, statuses } = self.compiler.apply(changes);
+        let Compiled { mut resources, findings, statuses } = self.compiler.apply(changes);
         if self.first {
             resources.extend(self.left_over());
         }
@@ -204,22 +202,42 @@ impl Session<'_> {
         if !quiet || !self.pending.is_empty() {
             self.publish(resources)?;
         }
-        compiled.extend(self.publisher.refused());
-        source.locate(&mut compiled);
-        compiled.extend(findings);
-        compiled.sort();
-        compiled.dedup();
-        self.log_new(&compiled);
-        self.book.enter(Entry {
+        let mut refused: Vec<Finding> = self.publisher.refused().collect();
+        source.locate(&mut refused);
+        let new = self.book.enter(Entry {
             head: self.publisher.head(),
             read_at,
             keys,
             appeared,
             gone,
-            findings: compiled,
+            compiled: self.located(source, findings, moved),
+            source: of_source,
+            refused,
             statuses,
         });
+        for finding in new {
+            let object = finding.object.as_ref().map(ToString::to_string).unwrap_or_default();
+            warn!(code = finding.code, origin = finding.origin, "{object} {}: {}", finding.field, finding.message);
+        }
         Ok(())
+    }
+
+    /// What is found now, with its place; and what was found before about objects that moved.
+    fn located(
+        &self,
+        source: &Directory,
+        mut findings: Vec<(ObjectRef, Vec<Finding>)>,
+        mut moved: BTreeSet<ObjectRef>,
+    ) -> Vec<(ObjectRef, Vec<Finding>)> {
+        moved.retain(|object| findings.binary_search_by(|(known, _)| known.cmp(object)).is_err());
+        let book = self.book.reader();
+        for object in moved {
+            let Some(mut found) = book.compiled(&object) else { continue };
+            found.iter_mut().for_each(|finding| finding.origin.clear());
+            findings.push((object, found));
+        }
+        findings.iter_mut().for_each(|(_, found)| source.locate(found));
+        findings
     }
 
     fn publish(&mut self, resources: Vec<(Key, Option<Resource>)>) -> anyhow::Result<()> {
@@ -241,16 +259,6 @@ impl Session<'_> {
         self.pending.clear();
         info!(%head, changes, "published");
         Ok(())
-    }
-
-    /// Logs each finding once, when it appears.
-    fn log_new(&mut self, findings: &[Finding]) {
-        let now: BTreeSet<Finding> = findings.iter().cloned().collect();
-        for finding in now.difference(&self.logged) {
-            let object = finding.object.as_ref().map(ToString::to_string).unwrap_or_default();
-            warn!(code = finding.code, origin = finding.origin, "{object} {}: {}", finding.field, finding.message);
-        }
-        self.logged = now;
     }
 
     /// What an earlier leader published and the source does not hold any more.

@@ -26,6 +26,12 @@ pub(super) struct Board {
     namespaces: HashMap<Arc<str>, usize>,
     /// Names that must be looked at.
     affected: BTreeSet<ObjectRef>,
+    /// Names that are declared elsewhere than when the last batch was made.
+    moved: BTreeSet<ObjectRef>,
+    /// Files that are not without fault, or were not when the last batch was made.
+    at_fault: BTreeSet<Arc<str>>,
+    /// What is wrong may be something else now.
+    stale: bool,
 }
 
 impl Board {
@@ -51,6 +57,18 @@ impl Board {
         let declared = |state: Option<&FileState>, name: &ObjectRef| {
             state.and_then(|state| state.names.get(name)).map(|(_, entry)| Arc::clone(entry))
         };
+        let line = |name: &ObjectRef| Some(before?.names.get(name)?.0);
+        for (name, (now, _)) in after.into_iter().flat_map(|state| &state.names) {
+            if line(name) != Some(*now) {
+                self.stale |= self.duplicates.contains(name);
+                self.moved.insert(name.clone());
+            }
+        }
+        self.stale |= self.at_fault.remove(path);
+        if after.is_some_and(|state| !state.is_faultless()) {
+            self.at_fault.insert(Arc::clone(path));
+            self.stale = true;
+        }
         for name in before.into_iter().flat_map(|state| state.names.keys()) {
             if declared(after, name).is_none() {
                 self.release(path, name);
@@ -67,6 +85,7 @@ impl Board {
                     holders.insert(Arc::clone(path));
                     if holders.len() > 1 {
                         self.duplicates.insert(name.clone());
+                        self.stale = true;
                     }
                     self.affected.insert(name.clone());
                 }
@@ -77,6 +96,7 @@ impl Board {
     fn release(&mut self, path: &Arc<str>, name: &ObjectRef) {
         if let Some(holders) = self.holders.get_mut(name) {
             holders.remove(path);
+            self.stale |= !holders.is_empty();
             if holders.len() < 2 {
                 self.duplicates.remove(name);
             }
@@ -85,6 +105,18 @@ impl Board {
             }
         }
         self.affected.insert(name.clone());
+        self.moved.insert(name.clone());
+    }
+
+    /// A file has a problem as a whole; what it declares is as before.
+    pub(super) fn fault(&mut self, path: &Arc<str>) {
+        self.at_fault.insert(Arc::clone(path));
+        self.stale = true;
+    }
+
+    /// What is wrong may be something else now: only then is it worth collecting again.
+    pub(super) fn take_stale(&mut self) -> bool {
+        std::mem::take(&mut self.stale)
     }
 
     /// Decides every affected name and puts what changed into the batch.
@@ -104,6 +136,7 @@ impl Board {
             self.settle(&name, next, batch);
         }
         batch.changes.sort_by(|a, b| a.0.cmp(&b.0));
+        batch.moved.append(&mut self.moved);
     }
 
     /// What counts under a name now. A refused object leaves in place what was handed out before.
@@ -146,6 +179,8 @@ impl Board {
         if before.is_some() == next.is_some() {
             return false;
         }
+        // A finding about a refused object says whether another version of it is in use.
+        self.stale |= !self.at_fault.is_empty();
         if !name.namespace.is_empty() {
             let count = self.namespaces.entry(Arc::clone(&name.namespace)).or_default();
             *count = if next.is_some() { *count + 1 } else { count.saturating_sub(1) };
@@ -153,8 +188,27 @@ impl Board {
         true
     }
 
-    /// Findings about names that are declared more than once.
-    pub(super) fn findings(&self, files: &Files, out: &mut Vec<Finding>) {
+    /// Everything that is wrong with files, and with names that are declared more than once, sorted.
+    pub(super) fn findings(&self, files: &Files) -> Vec<Finding> {
+        self.findings_in(files, &self.at_fault)
+    }
+
+    /// The same, looked for in these files.
+    fn findings_in<'a>(
+        &self,
+        files: &Files,
+        paths: impl IntoIterator<Item = &'a Arc<str>, IntoIter: Clone>,
+    ) -> Vec<Finding> {
+        let mut out = Vec::new();
+        let note = |entry: &Entry| match (&entry.object, self.has(&entry.name)) {
+            (Some(_), _) => "",
+            (None, true) => "; the previous version stays in use",
+            (None, false) => "; the object is left out",
+        };
+        let at_fault = paths.into_iter().filter_map(|path| Some((path, files.get(path)?)));
+        for (path, file) in at_fault.clone() {
+            file.findings(path, &mut out, note);
+        }
         let twice = |name: &ObjectRef, first: String, other: String| Finding {
             code: code::DUPLICATE,
             severity: Severity::Warning,
@@ -172,12 +226,28 @@ impl Board {
             let Some(first) = holders.next() else { continue };
             out.extend(holders.map(|other| twice(name, place(first, name), place(other, name))));
         }
-        for (path, file) in files {
+        for (path, file) in at_fault {
             out.extend(
                 file.twice.iter().map(|item| {
                     twice(&item.name, format!("{path}:{}", item.lines.0), format!("{path}:{}", item.lines.1))
                 }),
             );
         }
+        out.sort();
+        out
+    }
+}
+
+#[cfg(test)]
+impl Board {
+    /// What [`Board::findings`] must be, looked for everywhere.
+    pub(super) fn findings_everywhere(&self, files: &Files) -> Vec<Finding> {
+        self.findings_in(files, files.keys())
+    }
+
+    /// Every name with its place.
+    pub(super) fn places(&self, files: &Files) -> BTreeMap<ObjectRef, (String, usize)> {
+        let place = |name: &ObjectRef| self.place(files, name).map(|(path, line)| (path.to_owned(), line));
+        self.holders.keys().filter_map(|name| Some((name.clone(), place(name)?))).collect()
     }
 }

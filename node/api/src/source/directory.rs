@@ -23,6 +23,10 @@ pub struct Directory {
     board: Board,
     /// Directories below that could not be listed.
     unreadable: Vec<Finding>,
+    /// Those of them that are in `findings`.
+    collected: Vec<Finding>,
+    /// Everything that is wrong, as it was collected last.
+    findings: Arc<Vec<Finding>>,
     memory: Option<Memory>,
     /// What was remembered, until the first read hands it out.
     recalled: Batch,
@@ -40,6 +44,8 @@ impl Directory {
             files: Files::new(),
             board: Board::default(),
             unreadable: Vec::new(),
+            collected: Vec::new(),
+            findings: Arc::default(),
             memory: None,
             recalled: Batch::default(),
         })
@@ -148,23 +154,17 @@ impl Directory {
         let mut batch = Batch { files: self.files.len(), ..Batch::default() };
         self.board.publish(&self.files, &mut batch);
         batch.follow(std::mem::take(&mut self.recalled));
-        batch.findings = self.findings();
-        batch
-    }
-
-    fn findings(&self) -> Vec<Finding> {
-        let mut out = self.unreadable.clone();
-        let note = |entry: &super::document::Entry| match (&entry.object, self.board.has(&entry.name)) {
-            (Some(_), _) => "",
-            (None, true) => "; the previous version stays in use",
-            (None, false) => "; the object is left out",
-        };
-        for (path, file) in &self.files {
-            file.findings(path, &mut out, note);
+        if self.board.take_stale() || self.unreadable != self.collected {
+            self.collected.clone_from(&self.unreadable);
+            let mut findings = self.board.findings(&self.files);
+            findings.extend(self.unreadable.iter().cloned());
+            findings.sort();
+            if *self.findings != findings {
+                self.findings = Arc::new(findings);
+            }
         }
-        self.board.findings(&self.files, &mut out);
-        out.sort();
-        out
+        batch.findings = Arc::clone(&self.findings);
+        batch
     }
 
     fn remove(&mut self, path: &Arc<str>) {
@@ -211,7 +211,9 @@ impl Directory {
         let before = self.files.remove(path).unwrap_or_default();
         let kept = if before.names.is_empty() { "" } else { "; its objects stay in use" };
         let problem = unnamed(code, Severity::Error, format!("{message}{kept}"), path);
-        self.files.insert(Arc::clone(path), before.with_problem(stamp, problem));
+        let after = before.with_problem(stamp, problem);
+        self.board.fault(path);
+        self.files.insert(Arc::clone(path), after);
     }
 }
 
@@ -222,4 +224,71 @@ fn identity(root: &Path) -> Result<Identity, SourceError> {
 
 fn stamp(path: &Path) -> Option<Stamp> {
     fs::metadata(path).ok().map(|meta| Stamp::of(&meta))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use meshgate_core::intent::ObjectRef;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FILES: [&str; 4] = ["a.yaml", "b.yaml", "c.yaml", "d/e.yaml"];
+
+    /// A manifest of these parts: good, refused, broken, cut off, twice, nothing.
+    fn manifest(parts: &[(u8, u8)]) -> String {
+        let part = |&(what, name): &(u8, u8)| {
+            let service = |port: &str| {
+                let head = format!("apiVersion: v1\nkind: Service\nmetadata: {{name: s{name}, namespace: n}}\n");
+                format!("{head}spec: {{ports: [{{port: {port}}}]}}\n")
+            };
+            match what {
+                0..3 => service("80"),
+                3 => service("81"),
+                4 => service("none"),
+                5 => "kind: [\n".to_owned(),
+                6 => "# nothing\n".to_owned(),
+                _ => "kind: Service".to_owned(),
+            }
+        };
+        parts.iter().map(part).collect::<Vec<_>>().join("---\n")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_wrong_is_what_a_look_everywhere_finds(
+            steps in prop::collection::vec(
+                (0..FILES.len(), prop::option::weighted(0.8, prop::collection::vec((0..8u8, 0..4u8), 0..4)), any::<bool>()),
+                1..20,
+            )
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            fs::create_dir(folder.path().join("d")).unwrap();
+            let mut directory = Directory::open(folder.path()).unwrap();
+            let mut places: BTreeMap<ObjectRef, (String, usize)> = BTreeMap::new();
+            let mut last = Arc::default();
+            for (file, text, whole) in steps {
+                let path = folder.path().join(FILES[file]);
+                match text {
+                    Some(parts) => fs::write(&path, manifest(&parts)).unwrap(),
+                    None => drop(fs::remove_file(&path)),
+                }
+                let batch = if whole { directory.read() } else { directory.read_paths(&[path]) }.unwrap();
+                prop_assert_eq!(&*batch.findings, &directory.board.findings_everywhere(&directory.files));
+                prop_assert_eq!(Arc::ptr_eq(&last, &batch.findings), last == batch.findings);
+                last = batch.findings;
+                for name in batch.moved {
+                    match directory.board.place(&directory.files, &name) {
+                        Some((path, line)) => places.insert(name, (path.to_owned(), line)),
+                        None => places.remove(&name),
+                    };
+                }
+                prop_assert_eq!(&places, &directory.board.places(&directory.files));
+            }
+        }
+    }
 }

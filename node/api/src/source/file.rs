@@ -79,6 +79,17 @@ impl FileState {
         self.problem.is_none() && self.documents.iter().all(good)
     }
 
+    /// Nothing is to be found about it, its documents and its objects.
+    pub(super) fn is_faultless(&self) -> bool {
+        let silent = |placed: &Placed| {
+            let document = &placed.document;
+            document.broken.is_none()
+                && document.notes.is_empty()
+                && document.entries.iter().all(|entry| entry.findings.is_empty())
+        };
+        self.problem.is_none() && self.twice.is_empty() && self.documents.iter().all(silent)
+    }
+
     /// The same objects, with a problem of the file as a whole.
     pub(super) fn with_problem(mut self, stamp: Option<Stamp>, problem: Finding) -> Self {
         self.stamp = stamp;

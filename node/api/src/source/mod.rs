@@ -15,6 +15,7 @@ mod watch;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use meshgate_core::intent::{Finding, Object, ObjectRef};
 
@@ -69,8 +70,11 @@ pub struct Batch {
     pub changes: Vec<(ObjectRef, Option<Object>)>,
     /// Private keys that are new or different, and `None` for those that are gone.
     pub keys: Vec<PrivateKeyChange>,
-    /// Everything that is wrong with the directory now, old and new; sorted.
-    pub findings: Vec<Finding>,
+    /// Everything that is wrong with the directory now, old and new; sorted. The same value as
+    /// before when nothing of it changed.
+    pub findings: Arc<Vec<Finding>>,
+    /// Objects that are declared at another place than before, of those that were read.
+    pub moved: BTreeSet<ObjectRef>,
     /// How many manifests the directory holds.
     pub files: usize,
 }
@@ -83,6 +87,7 @@ impl Batch {
         self.changes.sort_by(|a, b| a.0.cmp(&b.0));
         let changed: BTreeSet<ObjectRef> = self.keys.iter().map(|key| key.object.clone()).collect();
         self.keys.extend(earlier.keys.into_iter().filter(|key| !changed.contains(&key.object)));
+        self.moved.extend(earlier.moved);
     }
 }
 
@@ -98,5 +103,6 @@ pub struct PrivateKeyChange {
 /// Reads a directory once, for work offline.
 pub fn load_directory(path: impl AsRef<Path>) -> Result<(Vec<Object>, Vec<Finding>), SourceError> {
     let batch = Directory::open(path)?.read()?;
-    Ok((batch.changes.into_iter().filter_map(|(_, object)| object).collect(), batch.findings))
+    let findings = Arc::unwrap_or_clone(batch.findings);
+    Ok((batch.changes.into_iter().filter_map(|(_, object)| object).collect(), findings))
 }

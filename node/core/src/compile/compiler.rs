@@ -1,17 +1,17 @@
 //! Keeps all objects and what they compile to, and compiles no more than a change demands.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::codes;
 use super::gateways::{self, Gateways};
 use super::regexes::Regexes;
 use super::routes::{self, Unit};
+use super::shadows::Shadows;
 use super::store::Objects;
-use super::{
-    Allocations, Change, Compiled, ObjectStatus, Settings, addresses, endpoints, ingress, ingress_tls, shadows,
-};
+use super::verdicts::Verdicts;
+use super::{Allocations, Change, Compiled, ObjectStatus, Settings, addresses, endpoints, ingress, ingress_tls};
 use crate::intent::{Finding, Object, ObjectKind, ObjectRef, Spec};
-use crate::snapshot::{Gateway, GatewayAddress, Key, Kind, Resource};
+use crate::snapshot::{Gateway, GatewayAddress, Key, Kind, Resource, Route};
 
 /// Holds all objects and what they compile to.
 #[derive(Debug)]
@@ -23,12 +23,13 @@ pub struct Compiler {
     gateways: Gateways,
     /// Of HTTPRoutes and Ingresses.
     units: BTreeMap<Key, Unit>,
-    /// Of Gateways and classes.
-    findings: Vec<Finding>,
-    statuses: Vec<ObjectStatus>,
+    /// Of Gateways and classes, by object.
+    findings: HashMap<ObjectRef, Vec<Finding>>,
     /// Between routes.
-    shadows: Vec<Finding>,
+    shadows: Shadows,
+    verdicts: Verdicts,
     regexes: Regexes,
+    effort: usize,
 }
 
 /// What has to be compiled again. A Service or EndpointSlice is a resource by itself; an
@@ -41,8 +42,13 @@ struct Dirty {
     all: bool,
 }
 
-/// Resources that changed.
-type Delta = BTreeMap<Key, Option<Resource>>;
+/// What changed.
+#[derive(Debug, Default)]
+struct Delta {
+    resources: BTreeMap<Key, Option<Resource>>,
+    /// Routes about which something else may be found now.
+    affected: BTreeSet<Key>,
+}
 
 impl Dirty {
     fn note(&mut self, name: ObjectRef, old: Option<&Object>, new: Option<&Object>) {
@@ -78,10 +84,11 @@ impl Compiler {
             resources: BTreeMap::new(),
             gateways: Gateways::default(),
             units: BTreeMap::new(),
-            findings: Vec::new(),
-            statuses: Vec::new(),
-            shadows: Vec::new(),
+            findings: HashMap::new(),
+            shadows: Shadows::default(),
+            verdicts: Verdicts::default(),
             regexes: Regexes::default(),
+            effort: 0,
         }
     }
 
@@ -93,7 +100,7 @@ impl Compiler {
             let new = self.objects.get(name.kind, &name.namespace, &name.name);
             dirty.note(name, old.as_ref(), new);
         }
-        let mut delta = Delta::new();
+        let mut delta = Delta::default();
         for name in &dirty.alone {
             self.compile_alone(name, &mut delta);
         }
@@ -103,15 +110,22 @@ impl Compiler {
             for name in &dirty.routes {
                 self.compile_route(name, &mut delta);
             }
+            for key in std::mem::take(&mut delta.affected) {
+                self.judge(&key);
+            }
         }
-        if dirty.all || !dirty.routes.is_empty() {
-            self.shadows = shadows::find(&self.resources, &self.units);
-        }
+        let news = self.verdicts.news();
         Compiled {
-            resources: delta.into_iter().collect(),
-            findings: self.all_findings(),
-            statuses: self.all_statuses(),
+            resources: delta.resources.into_iter().collect(),
+            findings: news.findings.into_iter().collect(),
+            statuses: news.statuses.into_iter().collect(),
         }
+    }
+
+    /// How many objects and matches were looked at since the beginning. For tests: a change of one
+    /// object must not look at all others.
+    pub fn effort(&self) -> usize {
+        self.effort
     }
 
     /// Everything compiled, by key.
@@ -134,7 +148,7 @@ impl Compiler {
             Spec::EndpointSlice(slice) => endpoints::slice(&object.meta, slice),
             _ => None,
         });
-        put(&mut self.resources, delta, key, resource);
+        self.put(delta, key, resource);
     }
 
     /// One HTTPRoute.
@@ -142,24 +156,29 @@ impl Compiler {
         let key = Key { kind: Kind::HttpRoute, namespace: name.namespace.clone(), name: name.name.clone() };
         let resource = match self.objects.get(name.kind, &name.namespace, &name.name) {
             Some(Object { meta, spec: Spec::HttpRoute(route) }) => {
-                let (resource, unit) = routes::compile(&self.objects, &self.gateways, &mut self.regexes, meta, route);
+                let (resource, mut unit) =
+                    routes::compile(&self.objects, &self.gateways, &mut self.regexes, meta, route);
+                self.verdicts.set_status(name, unit.status.take());
                 self.units.insert(key.clone(), unit);
                 resource
             }
             _ => {
+                self.verdicts.set_status(name, None);
                 self.units.remove(&key);
                 None
             }
         };
-        put(&mut self.resources, delta, key, resource);
+        delta.affected.insert(key.clone());
+        self.put(delta, key, resource);
     }
 
     /// Everything but Services and EndpointSlices.
     fn compile_all(&mut self, delta: &mut Delta) {
         self.regexes.renew();
         self.units.clear();
+        self.findings.clear();
         let mut next: BTreeMap<Key, Resource> = BTreeMap::new();
-        self.compile_gateways(&mut next);
+        let mut statuses = self.compile_gateways(&mut next);
         for object in self.objects.of(ObjectKind::HttpRoute) {
             if let Spec::HttpRoute(route) = &object.spec {
                 let (resource, unit) =
@@ -169,20 +188,22 @@ impl Compiler {
                 self.units.insert(key, unit);
             }
         }
+        statuses.extend(self.units.values_mut().filter_map(|unit| unit.status.take()));
         self.add_certificates(&mut next);
         let made_here = |kind| !matches!(kind, Kind::Service | Kind::Endpoints);
         let gone: Vec<Key> =
             self.resources.keys().filter(|key| made_here(key.kind) && !next.contains_key(*key)).cloned().collect();
         for (key, resource) in next.into_iter().map(|(key, resource)| (key, Some(resource))) {
-            put(&mut self.resources, delta, key, resource);
+            self.put(delta, key, resource);
         }
         for key in gone {
-            put(&mut self.resources, delta, key, None);
+            self.put(delta, key, None);
         }
+        self.judge_all(statuses);
     }
 
     /// Gateways, and IngressClasses with their Ingresses.
-    fn compile_gateways(&mut self, next: &mut BTreeMap<Key, Resource>) {
+    fn compile_gateways(&mut self, next: &mut BTreeMap<Key, Resource>) -> Vec<ObjectStatus> {
         let objects = &self.objects;
         let (classes, findings) = ingress::classes(objects, &self.settings.ingress_controller);
         let declared = gateways::ours(objects, &self.settings.controller_name);
@@ -192,12 +213,11 @@ impl Compiler {
         let output = gateways::compile(objects, &self.settings.controller_name, &self.allocations);
         next.extend(output.resources);
         self.gateways = output.gateways;
-        self.statuses = output.statuses;
-        self.findings = output.findings;
-        self.findings.extend(findings);
+        let mut all_findings = output.findings;
+        all_findings.extend(findings);
         for (key, class) in &classes {
             let (listeners, findings) = ingress_tls::listeners(objects, class);
-            self.findings.extend(findings);
+            all_findings.extend(findings);
             let number = self.allocations.get(key);
             let served = if number.is_some() { listeners.as_slice() } else { &[] };
             for (meta, ingress) in &class.ingresses {
@@ -212,9 +232,15 @@ impl Compiler {
                 next.insert(key.clone(), Resource::Gateway(gateway));
             } else {
                 let finding = codes::ADDRESSES_EXHAUSTED.at(&class.meta.object, "", gateways::no_address());
-                self.findings.push(finding);
+                all_findings.push(finding);
             }
         }
+        for finding in all_findings {
+            // Whatever compile finds, it finds about an object.
+            let Some(object) = finding.object.clone() else { continue };
+            self.findings.entry(object).or_default().push(finding);
+        }
+        output.statuses
     }
 
     /// The certificates that a served listener refers to.
@@ -234,34 +260,66 @@ impl Compiler {
         }
     }
 
-    fn all_findings(&self) -> Vec<Finding> {
-        let of_units = self.units.values().flat_map(|unit| &unit.findings);
-        let mut findings: Vec<Finding> = self.findings.iter().chain(of_units).chain(&self.shadows).cloned().collect();
-        findings.sort();
-        findings.dedup();
-        findings
+    /// Puts or removes a resource; only what differs is a change.
+    fn put(&mut self, delta: &mut Delta, key: Key, resource: Option<Resource>) {
+        self.effort += 1;
+        if self.resources.get(&key) == resource.as_ref() {
+            return;
+        }
+        let old = match &resource {
+            Some(resource) => self.resources.insert(key.clone(), resource.clone()),
+            None => self.resources.remove(&key),
+        };
+        let (before, after) = (old.as_ref().and_then(route), resource.as_ref().and_then(route));
+        self.effort += self.shadows.change(&key, before, after, &mut delta.affected);
+        delta.resources.insert(key, resource);
     }
 
-    fn all_statuses(&self) -> Vec<ObjectStatus> {
-        let of_units = self.units.values().filter_map(|unit| unit.status.as_ref());
-        let mut statuses: Vec<ObjectStatus> = self.statuses.iter().chain(of_units).cloned().collect();
-        statuses.sort_by(|a, b| a.object.cmp(&b.object));
-        statuses
+    /// Notes all that is wrong with what a route or an Ingress was made from.
+    fn judge(&mut self, key: &Key) {
+        self.effort += 1;
+        let Some(object) = made_from(key) else { return };
+        let unit = self.units.get(key);
+        let mut findings = self.findings.get(&object).cloned().unwrap_or_default();
+        findings.extend(unit.into_iter().flat_map(|unit| &unit.findings).cloned());
+        if let Some(route) = self.resources.get(key).and_then(route) {
+            findings.extend(self.shadows.findings(key, route, unit));
+        }
+        self.verdicts.find(&object, findings);
+    }
+
+    /// Notes all that is known of every object.
+    fn judge_all(&mut self, statuses: Vec<ObjectStatus>) {
+        let units: BTreeSet<Key> = self.units.keys().cloned().collect();
+        let of_units: BTreeSet<ObjectRef> = units.iter().filter_map(made_from).collect();
+        let known = self.verdicts.objects().chain(self.findings.keys());
+        let others: BTreeSet<ObjectRef> = known.filter(|object| !of_units.contains(*object)).cloned().collect();
+        units.iter().for_each(|key| self.judge(key));
+        for object in &others {
+            self.verdicts.find(object, self.findings.get(object).cloned().unwrap_or_default());
+        }
+        let mut statuses: HashMap<ObjectRef, ObjectStatus> =
+            statuses.into_iter().map(|status| (status.object.clone(), status)).collect();
+        let without: BTreeSet<ObjectRef> =
+            self.verdicts.objects().filter(|object| !statuses.contains_key(*object)).cloned().collect();
+        without.iter().for_each(|object| self.verdicts.set_status(object, None));
+        statuses.drain().for_each(|(object, status)| self.verdicts.set_status(&object, Some(status)));
     }
 }
 
-/// Puts or removes a resource; only what differs is a change.
-fn put(resources: &mut BTreeMap<Key, Resource>, delta: &mut Delta, key: Key, resource: Option<Resource>) {
+fn route(resource: &Resource) -> Option<&Route> {
     match resource {
-        Some(resource) if resources.get(&key) == Some(&resource) => {}
-        Some(resource) => {
-            delta.insert(key.clone(), Some(resource.clone()));
-            resources.insert(key, resource);
-        }
-        None => {
-            if resources.remove(&key).is_some() {
-                delta.insert(key, None);
-            }
-        }
+        Resource::Route(route) => Some(route),
+        _ => None,
     }
+}
+
+/// The object that a route's resource was made from.
+fn made_from(key: &Key) -> Option<ObjectRef> {
+    let kind = match key.kind {
+        Kind::HttpRoute => ObjectKind::HttpRoute,
+        Kind::Ingress => ObjectKind::Ingress,
+        _ => return None,
+    };
+    Some(ObjectRef { kind, namespace: key.namespace.clone(), name: key.name.clone() })
 }

@@ -21,12 +21,14 @@ mod routes;
 mod shadows;
 mod status;
 mod store;
+mod verdicts;
 
 pub use compiler::Compiler;
 pub(crate) use regexes::one_line;
 pub use regexes::{REGEX_NEST_LIMIT, REGEX_SIZE_LIMIT, path_prefix_regex, path_regex, value_regex};
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::intent::{Finding, Object, ObjectRef};
 use crate::snapshot::{Key, Resource};
@@ -73,15 +75,18 @@ pub type Allocations = BTreeMap<Key, u8>;
 /// A change of one object: new or changed (`Some`), or gone (`None`).
 pub type Change = (ObjectRef, Option<Object>);
 
-/// What [`Compiler::apply`] returns.
+/// What [`Compiler::apply`] returns: what is different from before. Whoever needs the whole keeps a
+/// map of its own; from an empty compiler, this is the whole.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Compiled {
     /// Resources that are new or different (`Some`) or gone (`None`), sorted by key.
     pub resources: Vec<(Key, Option<Resource>)>,
-    /// All findings about all objects as they are now, sorted.
-    pub findings: Vec<Finding>,
-    /// The conditions of every route and Gateway of ours as they are now, sorted by object.
-    pub statuses: Vec<ObjectStatus>,
+    /// Objects about which something else is found than before, sorted; each with all that is found
+    /// about it now, sorted. Every finding names its object.
+    pub findings: Vec<(ObjectRef, Vec<Finding>)>,
+    /// Routes and Gateways of ours whose conditions are other than before (`Some`) or gone (`None`),
+    /// sorted.
+    pub statuses: Vec<(ObjectRef, Option<Arc<ObjectStatus>>)>,
 }
 
 /// The conditions of an object, as the Gateway API names them.

@@ -1,6 +1,10 @@
 //! Matches that never see a request, because an older object has the same one on the same host.
+//!
+//! Who wants which match is kept, so that a change looks at the matches of the changed object and at
+//! nothing else.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -8,76 +12,116 @@ use super::Finding;
 use super::codes;
 use super::routes::{NEVER, Unit};
 use crate::intent::{ObjectKind, ObjectRef};
-use crate::snapshot::{
-    HostPattern, HttpMatch, Key, Kind, PathMatch, Resource, Route, RouteHost, StringMatch, ValueMatch,
-};
+use crate::snapshot::{HostPattern, HttpMatch, Key, Kind, PathMatch, Route, RouteHost, StringMatch, ValueMatch};
 
-/// Where routes meet: on one host of one listener.
-#[derive(PartialEq, Eq, Hash)]
-struct Place<'a> {
-    gateway: &'a Key,
-    listener: &'a str,
-    host: &'a RouteHost,
+/// What objects can contest: a match on one host of one listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Contest {
+    gateway: Key,
+    listener: String,
+    host: RouteHost,
+    path: (u8, String),
+    method: Option<String>,
+    headers: Vec<ValueMatch>,
+    query: Vec<ValueMatch>,
 }
 
-/// What they can contest there.
-#[derive(PartialEq, Eq, Hash)]
-struct Contest<'a> {
-    path: (u8, &'a str),
-    method: Option<&'a str>,
-    headers: Vec<&'a ValueMatch>,
-    query: Vec<&'a ValueMatch>,
+/// An object that has the match. Ordered as `precedence` orders equal matches: the first one wins.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entrant {
+    created: i64,
+    namespace: Arc<str>,
+    name: Arc<str>,
+    kind: Kind,
 }
 
-type Ours<'a> = (&'a Key, &'a Route);
-
-/// Every match that another object's wins against, reported to the loser only. In no order, and
-/// perhaps once a listener: the caller sorts all findings and removes duplicates.
-pub(crate) fn find(resources: &BTreeMap<Key, Resource>, units: &BTreeMap<Key, Unit>) -> Vec<Finding> {
-    let mut routes: Vec<Ours<'_>> = resources
-        .iter()
-        .filter_map(|(key, resource)| match resource {
-            Resource::Route(route) => Some((key, route)),
-            _ => None,
-        })
-        .collect();
-    // Equal matches are decided by what comes after the match in `precedence`.
-    routes.sort_by_key(|(key, route)| (route.created.unwrap_or(0), &key.namespace, &key.name, key.kind));
-    let mut places: HashMap<Place<'_>, SmallVec<[Ours<'_>; 2]>> = HashMap::with_capacity(routes.len());
-    for (key, route) in routes {
-        for attachment in &route.attachments {
-            for host in &attachment.hosts {
-                let place = Place { gateway: &attachment.gateway, listener: &attachment.listener, host };
-                places.entry(place).or_default().push((key, route));
-            }
-        }
+impl Entrant {
+    fn new(key: &Key, route: &Route) -> Self {
+        let (namespace, name) = (key.namespace.clone(), key.name.clone());
+        Entrant { created: route.created.unwrap_or(0), namespace, name, kind: key.kind }
     }
-    let mut findings = Vec::new();
-    // Most hosts have one route, which has nobody to lose against.
-    for (place, routes) in places.iter().filter(|(_, routes)| routes.len() > 1) {
-        let mut owners = HashMap::new();
-        for (key, route) in routes {
-            for (rule, index, contest) in contests(route, place.host) {
-                let owner: &&Key = owners.entry(contest).or_insert(key);
-                if owner != key {
-                    findings.push(finding(key, owner, &place.host.served, (rule, index), units.get(key)));
+
+    fn key(&self) -> Key {
+        Key { kind: self.kind, namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+}
+
+/// Who has which match.
+#[derive(Debug, Default)]
+pub(crate) struct Shadows {
+    /// Entrants in order, each once.
+    contests: HashMap<Contest, SmallVec<[Entrant; 1]>>,
+}
+
+impl Shadows {
+    /// A route changed. Adds to `affected` whoever may win or lose something by it; returns how many
+    /// matches were looked at.
+    pub(crate) fn change(
+        &mut self,
+        key: &Key,
+        old: Option<&Route>,
+        new: Option<&Route>,
+        affected: &mut BTreeSet<Key>,
+    ) -> usize {
+        let mut owners: HashMap<Contest, Option<Entrant>> = HashMap::new();
+        let mut looked = 0;
+        if let Some(route) = old {
+            let entrant = Entrant::new(key, route);
+            for (_, _, contest) in contests(route) {
+                looked += 1;
+                let Some(entrants) = self.contests.get_mut(&contest) else { continue };
+                owners.entry(contest.clone()).or_insert_with(|| entrants.first().cloned());
+                entrants.retain(|other| *other != entrant);
+                if entrants.is_empty() {
+                    self.contests.remove(&contest);
                 }
             }
         }
+        if let Some(route) = new {
+            let entrant = Entrant::new(key, route);
+            for (_, _, contest) in contests(route) {
+                looked += 1;
+                let entrants = self.contests.entry(contest.clone()).or_default();
+                owners.entry(contest).or_insert_with(|| entrants.first().cloned());
+                if let Err(at) = entrants.binary_search(&entrant) {
+                    entrants.insert(at, entrant.clone());
+                }
+            }
+        }
+        // A loser is told who wins, so a new winner is news to all of them.
+        for (contest, before) in owners {
+            let entrants = self.contests.get(&contest).map(SmallVec::as_slice).unwrap_or_default();
+            if entrants.first().map(Entrant::key) != before.as_ref().map(Entrant::key) {
+                looked += entrants.len();
+                affected.extend(entrants.iter().map(Entrant::key));
+            }
+        }
+        looked
     }
-    findings
+
+    /// Every match of a route that another object's wins against. In no order, and perhaps once a
+    /// listener: the caller sorts and removes duplicates.
+    pub(crate) fn findings(&self, key: &Key, route: &Route, unit: Option<&Unit>) -> Vec<Finding> {
+        let lost = contests(route).filter_map(|(rule, index, contest)| {
+            let owner = self.contests.get(&contest)?.first()?.key();
+            (owner != *key).then(|| finding(key, &owner, &contest.host.served, (rule, index), unit))
+        });
+        lost.collect()
+    }
 }
 
-/// All matches of a route on a host, each with its rule and number.
-fn contests<'a>(route: &'a Route, host: &RouteHost) -> impl Iterator<Item = (usize, usize, Contest<'a>)> {
-    let here = route.rules.iter().enumerate();
-    let here = here.filter(move |(_, rule)| rule.host.as_ref().is_none_or(|only| *only == host.served));
-    here.flat_map(|(rule, declared)| {
-        let live = declared.matches.iter().enumerate().filter(|(_, one)| !never(one));
-        live.map(move |(index, one)| {
+/// All matches of a route on all its hosts, each with its rule and number.
+fn contests(route: &Route) -> impl Iterator<Item = (usize, usize, Contest)> {
+    let places =
+        route.attachments.iter().flat_map(|attachment| attachment.hosts.iter().map(move |host| (attachment, host)));
+    places.flat_map(move |(attachment, host)| {
+        matches(route, host).map(move |(rule, index, one)| {
             let contest = Contest {
+                gateway: attachment.gateway.clone(),
+                listener: attachment.listener.clone(),
+                host: host.clone(),
                 path: path(&one.path),
-                method: one.method.as_deref(),
+                method: one.method.clone(),
                 headers: sorted(&one.headers),
                 query: sorted(&one.query),
             };
@@ -86,12 +130,22 @@ fn contests<'a>(route: &'a Route, host: &RouteHost) -> impl Iterator<Item = (usi
     })
 }
 
-fn path(path: &PathMatch) -> (u8, &str) {
+/// All matches of a route on a host, each with its rule and number.
+fn matches<'a>(route: &'a Route, host: &RouteHost) -> impl Iterator<Item = (usize, usize, &'a HttpMatch)> {
+    let here = route.rules.iter().enumerate();
+    let here = here.filter(move |(_, rule)| rule.host.as_ref().is_none_or(|only| *only == host.served));
+    here.flat_map(|(rule, declared)| {
+        let live = declared.matches.iter().enumerate().filter(|(_, one)| !never(one));
+        live.map(move |(index, one)| (rule, index, one))
+    })
+}
+
+fn path(path: &PathMatch) -> (u8, String) {
     match path {
-        PathMatch::Exact(path) => (0, path),
-        PathMatch::Prefix(path) => (1, path.trim_end_matches('/')),
-        PathMatch::Regex(path) => (2, path),
-        PathMatch::RegexPrefix(path) => (3, path),
+        PathMatch::Exact(path) => (0, path.clone()),
+        PathMatch::Prefix(path) => (1, path.trim_end_matches('/').to_owned()),
+        PathMatch::Regex(path) => (2, path.clone()),
+        PathMatch::RegexPrefix(path) => (3, path.clone()),
     }
 }
 
@@ -103,8 +157,8 @@ fn never(one: &HttpMatch) -> bool {
         || one.query.iter().any(is)
 }
 
-fn sorted(values: &[ValueMatch]) -> Vec<&ValueMatch> {
-    let mut sorted: Vec<&ValueMatch> = values.iter().collect();
+fn sorted(values: &[ValueMatch]) -> Vec<ValueMatch> {
+    let mut sorted = values.to_vec();
     sorted.sort();
     sorted
 }

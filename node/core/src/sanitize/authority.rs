@@ -92,13 +92,12 @@ pub(super) fn of(parts: &request::Parts, tls: bool) -> Result<Authority, &'stati
     if host.is_none() && !modern {
         return Err("host_missing");
     }
-    if !modern && parts.uri.authority().is_some() {
-        // Absolute form; an authority without a scheme is a request target without a path.
-        match parts.uri.scheme_str() {
-            Some("http" | "https") => {}
-            Some(_) => return Err("target_bad_scheme"),
-            None => return Err("target_bad_form"),
-        }
+    match parts.uri.scheme_str() {
+        Some("http" | "https") => {}
+        Some(_) => return Err("target_bad_scheme"),
+        // Not in absolute form: an authority alone is a request target without a path.
+        None if !modern && parts.uri.authority().is_some() => return Err("target_bad_form"),
+        None => {}
     }
     let host = host.map(parse_header).transpose()?;
     let target = parts.uri.authority().map(|authority| Authority::parse(authority.as_str())).transpose()?;

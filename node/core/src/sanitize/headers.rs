@@ -53,12 +53,13 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap, version: Version) -> Re
     Ok(upgrade)
 }
 
-/// Removes the hop-by-hop fields and those in `named`.
+/// Removes the hop-by-hop fields and those in `named`; also `Proxy`, which no specification knows
+/// and CGI takes for the variable `HTTP_PROXY`.
 pub(super) fn strip(headers: &mut HeaderMap, named: &[HeaderName]) {
     const FIELDS: [&str; 6] = ["connection", "keep-alive", "te", "transfer-encoding", "upgrade", "http2-settings"];
     named.iter().for_each(|name| drop(headers.remove(name)));
     FIELDS.iter().for_each(|name| drop(headers.remove(*name)));
-    remove_where(headers, |name| name.as_str().starts_with("proxy-"));
+    remove_where(headers, |name| name == "proxy" || name.as_str().starts_with("proxy-"));
 }
 
 /// The fields that `Connection` names. `None` when it is no list of names.

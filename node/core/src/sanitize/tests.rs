@@ -84,6 +84,7 @@ fn there_is_exactly_one_authority() {
     assert_eq!(refusal(send2("GET http://a/", "Host: b")), (400, "host_disagrees", false));
     assert_eq!(refusal(send2("GET http://u@a/", "")), (400, "authority_userinfo", false));
     assert_eq!(refusal(send2("GET /", "")), (400, "host_missing", false));
+    assert_eq!(refusal(send2("GET ftp://a/", "")), (400, "target_bad_scheme", false));
     assert_eq!(send2("GET http://a/x", "").unwrap().0.host, "a");
     assert_eq!(send2("GET /", "Host: a").unwrap().0.host, "a");
     assert_eq!(all(&send2("GET http://a/x", "Host: A").unwrap().1, "host"), ["a"]);
@@ -136,6 +137,7 @@ fn what_belongs_to_a_hop_stays_there() {
          Connection: keep-alive, X-Private
          X-Private: 1
          Keep-Alive: timeout=5
+         Proxy: http://evil.example
          Proxy-Authorization: x
          Proxy-Connection: close
          TE: gzip, trailers

@@ -1,32 +1,39 @@
 //! Gateways: listeners by port and hostname, and the routes of each listener by host.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::host::HostMap;
 use super::path::{Candidate, PathIndex};
 use super::route::CompiledRoute;
-use crate::snapshot::{Gateway, GatewayAddress, HostPattern, Key, Listener, Protocol};
+use crate::snapshot::{Gateway, GatewayAddress, HostPattern, Key, Listener, Protocol, Specificity};
 
 /// The routes of a listener. Unchanged hosts are shared between tables.
 pub(super) type Hosts = HostMap<Arc<PathIndex>>;
 
 /// A Gateway, ready to be asked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct GatewayEntry {
     pub(super) address: GatewayAddress,
     pub(super) listeners: Vec<ListenerEntry>,
-    ports: Vec<Port>,
+    shape: Arc<Shape>,
 }
 
 /// A listener with its routes.
 #[derive(Clone, Debug)]
 pub(super) struct ListenerEntry {
-    pub(super) listener: Listener,
-    pub(super) hosts: Arc<Hosts>,
+    pub(super) listener: Arc<Listener>,
+    pub(super) hosts: Hosts,
 }
 
-/// The listeners of one port by hostname (positions in [`GatewayEntry::listeners`]).
+/// How listeners are found: positions in [`GatewayEntry::listeners`]. Routes don't change it.
+#[derive(Debug, Default)]
+struct Shape {
+    ports: Vec<Port>,
+    names: HashMap<String, Vec<usize>>,
+}
+
+/// The listeners of one port by hostname.
 #[derive(Debug)]
 struct Port {
     number: u16,
@@ -39,36 +46,70 @@ pub(super) type ChangedRoute = (Option<Arc<CompiledRoute>>, Option<Arc<CompiledR
 impl GatewayEntry {
     /// A Gateway's entry. Listeners that `old` has by name keep the hosts that no changed route
     /// touches; `attached` are all routes with an attachment to this Gateway, as they are now.
+    /// `touched` counts the candidates that are placed or removed.
     pub(super) fn build(
         key: &Key,
         gateway: &Gateway,
         old: Option<&GatewayEntry>,
         attached: &[&Arc<CompiledRoute>],
         changed: &[ChangedRoute],
+        touched: &mut usize,
     ) -> Self {
         let listeners = gateway.listeners.iter().map(|listener| {
-            let known = old.and_then(|old| old.listeners.iter().find(|entry| entry.listener.name == listener.name));
-            let hosts = match known {
-                Some(entry) => update_hosts(key, &listener.name, &entry.hosts, changed),
-                None => Arc::new(build_hosts(key, &listener.name, attached)),
-            };
-            ListenerEntry { listener: listener.clone(), hosts }
+            let known = old.and_then(|old| old.listeners.get(*old.shape.names.get(&listener.name)?.first()?));
+            let mut entry = ListenerEntry { listener: Arc::new(listener.clone()), hosts: Hosts::default() };
+            match known {
+                Some(known) => {
+                    entry.hosts = known.hosts.clone();
+                    *touched += entry.reroute(key, changed);
+                }
+                None => {
+                    *touched += attached.iter().map(|route| entry.place(key, route)).sum::<usize>();
+                }
+            }
+            entry
         });
-        Self::new(gateway.address.clone(), listeners.collect())
+        let listeners: Vec<ListenerEntry> = listeners.collect();
+        GatewayEntry { address: gateway.address.clone(), shape: Arc::new(Shape::of(&listeners)), listeners }
     }
 
     /// The same Gateway after routes changed.
-    pub(super) fn reroute(&self, key: &Key, changed: &[ChangedRoute]) -> Self {
-        let listeners = self.listeners.iter().map(|entry| ListenerEntry {
-            listener: entry.listener.clone(),
-            hosts: update_hosts(key, &entry.listener.name, &entry.hosts, changed),
-        });
-        Self::new(self.address.clone(), listeners.collect())
+    pub(super) fn reroute(&self, key: &Key, changed: &[ChangedRoute], touched: &mut usize) -> Self {
+        let mut next = self.clone();
+        let routes = changed.iter().flat_map(|(before, after)| before.iter().chain(after));
+        let attachments = routes.flat_map(|route| &route.attachments).filter(|attachment| attachment.gateway == *key);
+        let positions: BTreeSet<usize> = attachments
+            .filter_map(|attachment| self.shape.names.get(&attachment.listener))
+            .flatten()
+            .copied()
+            .collect();
+        for position in positions {
+            if let Some(entry) = next.listeners.get_mut(position) {
+                *touched += entry.reroute(key, changed);
+            }
+        }
+        next
     }
 
-    fn new(address: GatewayAddress, listeners: Vec<ListenerEntry>) -> Self {
-        let mut ports: Vec<Port> = Vec::new();
+    /// The listener on a port whose hostname matches a host most specifically.
+    pub(super) fn listener(&self, port: u16, host: &str) -> Option<&ListenerEntry> {
+        let port = self.shape.ports.iter().find(|candidate| candidate.number == port)?;
+        let position = port.listeners.find(host, |&position| Some(position))?;
+        self.listeners.get(position)
+    }
+
+    /// Ports with what is spoken on them, once for each listener.
+    pub(super) fn binds(&self) -> impl Iterator<Item = (u16, Protocol)> {
+        self.listeners.iter().map(|entry| (entry.listener.port, entry.listener.protocol))
+    }
+}
+
+impl Shape {
+    fn of(listeners: &[ListenerEntry]) -> Self {
+        let mut shape = Shape::default();
         for (position, entry) in listeners.iter().enumerate() {
+            shape.names.entry(entry.listener.name.clone()).or_default().push(position);
+            let ports = &mut shape.ports;
             let number = entry.listener.port;
             let at = ports.iter().position(|port| port.number == number).unwrap_or_else(|| {
                 ports.push(Port { number, listeners: HostMap::default() });
@@ -80,75 +121,58 @@ impl GatewayEntry {
                 ports[at].listeners.insert(&entry.listener.hostname, position);
             }
         }
-        GatewayEntry { address, listeners, ports }
-    }
-
-    /// The listener on a port whose hostname matches a host most specifically.
-    pub(super) fn listener(&self, port: u16, host: &str) -> Option<&ListenerEntry> {
-        let port = self.ports.iter().find(|candidate| candidate.number == port)?;
-        let position = port.listeners.find(host, |&position| Some(position))?;
-        self.listeners.get(position)
-    }
-
-    /// Ports with what is spoken on them, once for each listener.
-    pub(super) fn binds(&self) -> impl Iterator<Item = (u16, Protocol)> {
-        self.listeners.iter().map(|entry| (entry.listener.port, entry.listener.protocol))
+        shape
     }
 }
 
-/// A listener's hosts after routes changed: those that they don't touch are shared, the others get
-/// what they had of unchanged routes and what the changed ones bring.
-fn update_hosts(gateway: &Key, listener: &str, old: &Arc<Hosts>, changed: &[ChangedRoute]) -> Arc<Hosts> {
-    let mut touched: HashMap<&HostPattern, Vec<Candidate>> = HashMap::new();
-    for (before, after) in changed {
-        if let Some(before) = before {
-            before.placements(gateway, listener, |host, _, _| {
-                touched.entry(host).or_default();
-            });
-        }
-        if let Some(after) = after {
-            place(after, gateway, listener, &mut touched);
-        }
+impl ListenerEntry {
+    /// Routes changed: what they were goes, what they are comes. Nothing else is looked at. Returns
+    /// how many candidates that were.
+    fn reroute(&mut self, gateway: &Key, changed: &[ChangedRoute]) -> usize {
+        let removed: usize =
+            changed.iter().filter_map(|(before, _)| before.as_ref()).map(|route| self.displace(gateway, route)).sum();
+        let placed: usize =
+            changed.iter().filter_map(|(_, after)| after.as_ref()).map(|route| self.place(gateway, route)).sum();
+        removed + placed
     }
-    if touched.is_empty() {
-        return Arc::clone(old);
-    }
-    let keys: HashSet<&Key> =
-        changed.iter().flat_map(|(before, after)| before.iter().chain(after)).map(|route| &route.key).collect();
-    let mut hosts = Hosts::clone(old);
-    for (host, mut candidates) in touched {
-        let had = old.get(host).into_iter().flat_map(|paths| paths.candidates());
-        candidates.extend(had.filter(|candidate| !keys.contains(&candidate.route.key)).cloned());
-        if candidates.is_empty() {
-            hosts.remove(host);
-        } else {
-            hosts.insert(host, Arc::new(PathIndex::build(candidates)));
-        }
-    }
-    Arc::new(hosts)
-}
 
-/// The hosts of a listener from its routes.
-fn build_hosts(gateway: &Key, listener: &str, attached: &[&Arc<CompiledRoute>]) -> Hosts {
-    let mut by_host: HashMap<&HostPattern, Vec<Candidate>> = HashMap::new();
-    attached.iter().for_each(|route| place(route, gateway, listener, &mut by_host));
-    let mut hosts = Hosts::default();
-    for (host, candidates) in by_host.into_iter().filter(|(_, candidates)| !candidates.is_empty()) {
-        hosts.insert(host, Arc::new(PathIndex::build(candidates)));
+    fn displace(&mut self, gateway: &Key, route: &Arc<CompiledRoute>) -> usize {
+        let candidates = self.candidates(gateway, route);
+        for (host, candidate) in &candidates {
+            let Some(paths) = self.hosts.get_mut(host).map(Arc::make_mut) else { continue };
+            paths.remove(candidate);
+            if paths.is_empty() {
+                self.hosts.remove(host);
+            }
+        }
+        candidates.len()
     }
-    hosts
-}
 
-/// Adds a route's candidates on a listener to the hosts that they serve.
-fn place<'r>(
-    route: &'r Arc<CompiledRoute>,
-    gateway: &Key,
-    listener: &str,
-    by_host: &mut HashMap<&'r HostPattern, Vec<Candidate>>,
-) {
-    route.placements(gateway, listener, |host, declared, rule| {
-        let matches = 0..route.rules[rule].matches.len();
-        let candidates = matches.map(|index| Candidate { declared, route: Arc::clone(route), rule, index });
-        by_host.entry(host).or_default().extend(candidates);
-    });
+    fn place(&mut self, gateway: &Key, route: &Arc<CompiledRoute>) -> usize {
+        let candidates = self.candidates(gateway, route);
+        let touched = candidates.len();
+        for (host, candidate) in candidates {
+            if self.hosts.get(host).is_none() {
+                self.hosts.insert(host, Arc::default());
+            }
+            if let Some(paths) = self.hosts.get_mut(host) {
+                Arc::make_mut(paths).add(candidate);
+            }
+        }
+        touched
+    }
+
+    /// What a route has on the hosts of this listener. Of several hostnames that lead to one host, the
+    /// most specific counts.
+    fn candidates<'r>(&self, gateway: &Key, route: &'r Arc<CompiledRoute>) -> Vec<(&'r HostPattern, Candidate)> {
+        let mut rules: BTreeMap<(&HostPattern, usize), Specificity> = BTreeMap::new();
+        route.placements(gateway, &self.listener.name, |host, declared, rule| {
+            rules.entry((host, rule)).and_modify(|known| *known = declared.min(*known)).or_insert(declared);
+        });
+        let of_rule = |((host, rule), declared): ((&'r HostPattern, usize), Specificity)| {
+            let matches = 0..route.rules[rule].matches.len();
+            matches.map(move |index| (host, Candidate { declared, route: Arc::clone(route), rule, index }))
+        };
+        rules.into_iter().flat_map(of_rule).collect()
+    }
 }

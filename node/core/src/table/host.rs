@@ -1,27 +1,28 @@
 //! Hosts: which pattern covers which, and a map from patterns that finds the most specific first.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::shared::SharedMap;
 use crate::snapshot::HostPattern;
 
-/// Values by host pattern. A look-up allocates nothing and costs one hash a label; a clone shares
-/// the names.
+/// Values by host pattern. A look-up allocates nothing and costs one hash a label; clones share
+/// what they have in common.
 #[derive(Clone, Debug)]
 pub(super) struct HostMap<T> {
-    exact: HashMap<Arc<str>, T>,
-    one_label: HashMap<Arc<str>, T>,
-    wildcard: HashMap<Arc<str>, T>,
+    exact: SharedMap<Arc<str>, T>,
+    one_label: SharedMap<Arc<str>, T>,
+    wildcard: SharedMap<Arc<str>, T>,
     any: Option<T>,
 }
 
 impl<T> Default for HostMap<T> {
     fn default() -> Self {
-        HostMap { exact: HashMap::new(), one_label: HashMap::new(), wildcard: HashMap::new(), any: None }
+        let (exact, one_label, wildcard) = Default::default();
+        HostMap { exact, one_label, wildcard, any: None }
     }
 }
 
-impl<T> HostMap<T> {
+impl<T: Clone> HostMap<T> {
     /// Puts a value under a pattern, in place of an earlier one.
     pub(super) fn insert(&mut self, pattern: &HostPattern, value: T) {
         match pattern {
@@ -49,6 +50,16 @@ impl<T> HostMap<T> {
             HostPattern::WildcardOneLabel(suffix) => self.one_label.get(suffix.as_str()),
             HostPattern::Wildcard(suffix) => self.wildcard.get(suffix.as_str()),
             HostPattern::Any => self.any.as_ref(),
+        }
+    }
+
+    /// The value of exactly this pattern, to be changed.
+    pub(super) fn get_mut(&mut self, pattern: &HostPattern) -> Option<&mut T> {
+        match pattern {
+            HostPattern::Exact(name) => self.exact.get_mut(name.as_str()),
+            HostPattern::WildcardOneLabel(suffix) => self.one_label.get_mut(suffix.as_str()),
+            HostPattern::Wildcard(suffix) => self.wildcard.get_mut(suffix.as_str()),
+            HostPattern::Any => self.any.as_mut(),
         }
     }
 

@@ -8,10 +8,11 @@ mod path;
 mod query;
 mod route;
 mod service;
+mod shared;
 mod tls;
 mod update;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -27,8 +28,9 @@ use crate::snapshot::{
 use gateway::GatewayEntry;
 use route::CompiledRoute;
 use service::Services;
+use shared::SharedMap;
 
-pub use tls::{TlsStamp, covers_name, server_name};
+pub use tls::{covers_name, server_name};
 
 /// Features that this version has (`Route::needs`).
 pub const FEATURES: &[u32] = &[];
@@ -42,12 +44,24 @@ pub type Change = (Key, Option<Arc<Resource>>);
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     head: HeadId,
-    held: BTreeMap<Key, Held>,
-    gateways: Arc<HashMap<Key, Arc<GatewayEntry>>>,
-    routes: Arc<HashMap<Key, Arc<CompiledRoute>>>,
-    services: Arc<Services>,
+    held: Arc<BTreeMap<Key, Held>>,
+    gateways: SharedMap<Key, Arc<GatewayEntry>>,
+    routes: SharedMap<Key, Arc<CompiledRoute>>,
+    services: Services,
     /// Certificates and trust bundles.
-    certificates: Arc<HashMap<Key, Arc<Resource>>>,
+    certificates: SharedMap<Key, Arc<Resource>>,
+    listening: Arc<Listening>,
+    touched: usize,
+}
+
+/// The sockets and certificates that all listeners want. The very same value in two tables says that
+/// both want the same, so whoever serves them has nothing to do.
+#[derive(Debug, Default)]
+pub struct Listening {
+    /// Sorted, without duplicates.
+    binds: Vec<Bind>,
+    /// Sorted by key.
+    certificates: Vec<(Key, Arc<Resource>)>,
 }
 
 /// A resource that can't be applied; its previous version goes on serving.
@@ -224,10 +238,18 @@ impl Table {
 
     /// The sockets wanted, sorted, without duplicates.
     pub fn binds(&self) -> Vec<Bind> {
-        let all = self.gateways.iter().flat_map(|(gateway, entry)| {
-            entry.binds().map(|(port, protocol)| Bind { gateway: gateway.clone(), port, protocol })
-        });
-        all.collect::<BTreeSet<_>>().into_iter().collect()
+        self.listening.binds.clone()
+    }
+
+    /// What all listeners want; the same value as long as no Gateway and no certificate changes.
+    pub fn listening(&self) -> &Arc<Listening> {
+        &self.listening
+    }
+
+    /// How many resources, candidates and endpoints the update that made this table looked at: what
+    /// it cost, whatever else the table holds. For tests.
+    pub fn touched(&self) -> usize {
+        self.touched
     }
 
     /// Where a Gateway listens.

@@ -3,11 +3,11 @@
 //! Routes whose own hostname is more specific come before all others of the host, whatever their
 //! paths (`HTTPRoute.spec.hostnames`): a tier for each specificity, nearly always one.
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::RequestHead;
 use super::route::{CompiledMatch, CompiledRoute};
+use super::shared::SharedMap;
 use crate::snapshot::{PathMatch, Specificity};
 
 /// One match of one rule of one route.
@@ -25,39 +25,61 @@ impl Candidate {
     pub(super) fn compiled(&self) -> &CompiledMatch {
         &self.route.rules[self.rule].matches[self.index]
     }
+
+    fn is_regex_prefix(&self) -> bool {
+        matches!(self.compiled().path, PathMatch::RegexPrefix(_))
+    }
 }
 
-/// All matches of one host, by tier, the first one first.
-#[derive(Debug, Default)]
+/// Candidates in order of precedence.
+type List = Arc<Vec<Candidate>>;
+
+/// All matches of one host, by tier, the first one first. A clone shares them all.
+#[derive(Clone, Debug, Default)]
 pub(super) struct PathIndex {
     tiers: Vec<Tier>,
 }
 
 /// Matches of equally specific hostnames, each list in order of precedence.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug)]
 struct Tier {
-    exact: HashMap<Box<str>, Vec<Candidate>>,
+    declared: Specificity,
+    exact: SharedMap<Arc<str>, List>,
     /// Without trailing `/`, so that the root is the empty string.
-    prefix: HashMap<Box<str>, Vec<Candidate>>,
-    /// Lengths that occur in `prefix`, longest first: bounds the look-ups for a hostile path.
-    lengths: Vec<usize>,
-    regex: Vec<Candidate>,
+    prefix: SharedMap<Arc<str>, List>,
+    /// Lengths that occur in `prefix`, longest first, each with how often: bounds the look-ups for a
+    /// hostile path.
+    lengths: Vec<(usize, usize)>,
+    regex: List,
     /// Where an Ingress has expressions: these and all prefixes, which stand among each other.
-    mixed: Vec<Candidate>,
+    mixed: List,
 }
 
 impl PathIndex {
-    /// Indexes candidates; their order does not matter, and duplicates count once.
-    pub(super) fn build(mut candidates: Vec<Candidate>) -> Self {
-        candidates.sort_by(|a, b| (a.declared, &a.compiled().precedence).cmp(&(b.declared, &b.compiled().precedence)));
-        let tiers = candidates.chunk_by(|a, b| a.declared == b.declared).count();
-        if tiers > 1 {
-            let mut seen = BTreeSet::new();
-            candidates.retain(|candidate| seen.insert(candidate.compiled().precedence.clone()));
-        } else {
-            candidates.dedup_by(|a, b| a.compiled().precedence == b.compiled().precedence);
+    /// Adds a candidate; one that is there already counts once.
+    pub(super) fn add(&mut self, candidate: Candidate) {
+        let at = self.tiers.binary_search_by(|tier| tier.declared.cmp(&candidate.declared));
+        let at = at.unwrap_or_else(|at| {
+            self.tiers.insert(at, Tier::new(candidate.declared));
+            at
+        });
+        self.tiers[at].add(candidate);
+    }
+
+    /// Takes out everything of the candidate's route that has the candidate's path.
+    pub(super) fn remove(&mut self, candidate: &Candidate) {
+        let at = self.tiers.binary_search_by(|tier| tier.declared.cmp(&candidate.declared));
+        if let Ok(at) = at {
+            self.tiers[at].remove(candidate);
+            if self.tiers[at].is_empty() {
+                self.tiers.remove(at);
+            }
         }
-        PathIndex { tiers: candidates.chunk_by(|a, b| a.declared == b.declared).map(Tier::build).collect() }
+    }
+
+    /// There is no candidate.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tiers.is_empty()
     }
 
     /// The match with the highest precedence that holds for a request.
@@ -65,42 +87,101 @@ impl PathIndex {
         self.tiers.iter().find_map(|tier| tier.find(head))
     }
 
-    /// All candidates, in no order.
-    pub(super) fn candidates(&self) -> impl Iterator<Item = &Candidate> {
-        self.tiers.iter().flat_map(Tier::candidates)
-    }
-
     /// All candidates in order of precedence.
     pub(super) fn sorted(&self) -> Vec<&Candidate> {
-        let mut all: Vec<&Candidate> = self.candidates().collect();
+        let mut all: Vec<&Candidate> = self.tiers.iter().flat_map(Tier::candidates).collect();
         all.sort_by(|a, b| (a.declared, &a.compiled().precedence).cmp(&(b.declared, &b.compiled().precedence)));
         all
     }
 }
 
 impl Tier {
-    /// From candidates in order of precedence.
-    fn build(candidates: &[Candidate]) -> Self {
-        let mut tier = Tier::default();
-        let mixed = candidates.iter().any(|c| matches!(c.compiled().path, PathMatch::RegexPrefix(_)));
-        for candidate in candidates.iter().cloned() {
-            match &candidate.compiled().path {
-                PathMatch::Exact(path) => {
-                    let path = path.as_str().into();
-                    tier.exact.entry(path).or_default().push(candidate);
+    fn new(declared: Specificity) -> Self {
+        let (exact, prefix, lengths, regex, mixed) = Default::default();
+        Tier { declared, exact, prefix, lengths, regex, mixed }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.prefix.is_empty() && self.regex.is_empty() && self.mixed.is_empty()
+    }
+
+    fn add(&mut self, candidate: Candidate) {
+        match &candidate.compiled().path {
+            PathMatch::Exact(path) => {
+                let path: Arc<str> = path.as_str().into();
+                if let Some(list) = self.exact.get_or_default(&path) {
+                    put(list, candidate);
                 }
-                PathMatch::Prefix(_) | PathMatch::RegexPrefix(_) if mixed => tier.mixed.push(candidate),
-                PathMatch::Prefix(prefix) => {
-                    let prefix = prefix.trim_end_matches('/').into();
-                    tier.prefix.entry(prefix).or_default().push(candidate);
+            }
+            PathMatch::Prefix(_) if !self.mixed.is_empty() => put(&mut self.mixed, candidate),
+            PathMatch::Prefix(prefix) => {
+                let prefix: Arc<str> = stem(prefix).into();
+                if self.prefix.get(&prefix).is_none() {
+                    self.note_length(prefix.len());
                 }
-                PathMatch::Regex(_) | PathMatch::RegexPrefix(_) => tier.regex.push(candidate),
+                if let Some(list) = self.prefix.get_or_default(&prefix) {
+                    put(list, candidate);
+                }
+            }
+            PathMatch::Regex(_) => put(&mut self.regex, candidate),
+            PathMatch::RegexPrefix(_) => {
+                if self.mixed.is_empty() {
+                    self.mix();
+                }
+                put(&mut self.mixed, candidate);
             }
         }
-        tier.lengths = tier.prefix.keys().map(|prefix| prefix.len()).collect();
-        tier.lengths.sort_unstable_by(|a, b| b.cmp(a));
-        tier.lengths.dedup();
-        tier
+    }
+
+    fn remove(&mut self, candidate: &Candidate) {
+        match &candidate.compiled().path {
+            PathMatch::Exact(path) => {
+                take_from(&mut self.exact, path, &candidate.route);
+            }
+            PathMatch::Prefix(_) | PathMatch::RegexPrefix(_) if !self.mixed.is_empty() => {
+                let precedence = &candidate.compiled().precedence;
+                let found = self.mixed.binary_search_by(|other| other.compiled().precedence.cmp(precedence));
+                if let Ok(at) = found {
+                    Arc::make_mut(&mut self.mixed).remove(at);
+                }
+                if !self.mixed.iter().any(Candidate::is_regex_prefix) {
+                    let prefixes = std::mem::take(&mut self.mixed);
+                    prefixes.iter().for_each(|candidate| self.add(candidate.clone()));
+                }
+            }
+            PathMatch::Prefix(prefix) => {
+                if take_from(&mut self.prefix, stem(prefix), &candidate.route) {
+                    self.forget_length(stem(prefix).len());
+                }
+            }
+            PathMatch::Regex(_) => take(&mut self.regex, &candidate.route),
+            PathMatch::RegexPrefix(_) => {}
+        }
+    }
+
+    /// Brings all prefixes among the expressions.
+    fn mix(&mut self) {
+        let prefixes = std::mem::take(&mut self.prefix);
+        self.lengths.clear();
+        let mut mixed: Vec<Candidate> = prefixes.values().flat_map(|list| list.iter()).cloned().collect();
+        mixed.sort_by(|a, b| a.compiled().precedence.cmp(&b.compiled().precedence));
+        self.mixed = Arc::new(mixed);
+    }
+
+    fn note_length(&mut self, length: usize) {
+        match self.lengths.binary_search_by(|(known, _)| length.cmp(known)) {
+            Ok(at) => self.lengths[at].1 += 1,
+            Err(at) => self.lengths.insert(at, (length, 1)),
+        }
+    }
+
+    fn forget_length(&mut self, length: usize) {
+        if let Ok(at) = self.lengths.binary_search_by(|(known, _)| length.cmp(known)) {
+            self.lengths[at].1 -= 1;
+            if self.lengths[at].1 == 0 {
+                self.lengths.remove(at);
+            }
+        }
     }
 
     fn find(&self, head: &RequestHead<'_>) -> Option<&Candidate> {
@@ -112,7 +193,7 @@ impl Tier {
         if let Some(found) = self.regex.iter().find(matches) {
             return Some(found);
         }
-        for &length in &self.lengths {
+        for &(length, _) in &self.lengths {
             let list = segments(head.path, length).and_then(|prefix| self.prefix.get(prefix));
             if let Some(found) = list.and_then(|list| list.iter().find(holds)) {
                 return Some(found);
@@ -122,18 +203,47 @@ impl Tier {
     }
 
     fn candidates(&self) -> impl Iterator<Item = &Candidate> {
-        self.exact.values().chain(self.prefix.values()).flatten().chain(&self.regex).chain(&self.mixed)
+        let lists = self.exact.values().chain(self.prefix.values()).chain([&self.regex, &self.mixed]);
+        lists.flat_map(|list| list.iter())
     }
 }
 
 fn mixed_holds(candidate: &Candidate, path: &str) -> bool {
     match &candidate.compiled().path {
-        PathMatch::Prefix(prefix) => {
-            let prefix = prefix.trim_end_matches('/');
-            segments(path, prefix.len()) == Some(prefix)
-        }
+        PathMatch::Prefix(prefix) => segments(path, stem(prefix).len()) == Some(stem(prefix)),
         _ => candidate.compiled().regex_holds(path),
     }
+}
+
+/// A prefix as it is looked up.
+fn stem(prefix: &str) -> &str {
+    prefix.trim_end_matches('/')
+}
+
+/// Puts a candidate into its place.
+fn put(list: &mut List, candidate: Candidate) {
+    let found = list.binary_search_by(|other| other.compiled().precedence.cmp(&candidate.compiled().precedence));
+    if let Err(at) = found {
+        Arc::make_mut(list).insert(at, candidate);
+    }
+}
+
+/// Takes everything of a route out of a list.
+fn take(list: &mut List, route: &CompiledRoute) {
+    if list.iter().any(|candidate| candidate.route.key == route.key) {
+        Arc::make_mut(list).retain(|candidate| candidate.route.key != route.key);
+    }
+}
+
+/// Takes everything of a route from under a path. True if nothing is left there.
+fn take_from(lists: &mut SharedMap<Arc<str>, List>, path: &str, route: &CompiledRoute) -> bool {
+    let Some(list) = lists.get_mut(path) else { return false };
+    take(list, route);
+    let gone = list.is_empty();
+    if gone {
+        lists.remove(path);
+    }
+    gone
 }
 
 /// The first `length` bytes of a path, when a segment ends there.

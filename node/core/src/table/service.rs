@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::shared::SharedMap;
 use super::{Endpoint, Hosted, ServicePort};
 use crate::balance::EndpointState;
 use crate::snapshot::{self, AppProtocol, Key, Resource, SessionAffinity};
@@ -14,17 +15,17 @@ use crate::snapshot::{self, AppProtocol, Key, Resource, SessionAffinity};
 /// All Services, and all endpoints by node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Services {
-    entries: HashMap<Key, Arc<Entry>>,
-    /// Which Service a slice belongs to; rarely changes, so it is shared on its own.
-    owners: Arc<HashMap<Key, Key>>,
+    entries: SharedMap<Key, Arc<Entry>>,
+    /// Which Service a slice belongs to.
+    owners: SharedMap<Key, Key>,
     /// Endpoints by node; those without one are under the empty name.
-    nodes: HashMap<Arc<str>, Arc<Addresses>>,
+    nodes: SharedMap<Arc<str>, Addresses>,
 }
 
-type Addresses = HashMap<SocketAddr, Address>;
+type Addresses = SharedMap<SocketAddr, Address>;
 
 /// An address on a node: its live state, and what each Service that lists it says about it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Address {
     state: Arc<EndpointState>,
     listed: BTreeMap<Key, Hosted>,
@@ -57,8 +58,12 @@ impl Services {
         here.copied().unwrap_or(Hosted::Terminating)
     }
 
-    /// The next state: Services and slices changed (`Some`) or went (`None`).
-    pub(super) fn update<'a>(&self, changes: impl Iterator<Item = (&'a Key, Option<&'a Arc<Resource>>)>) -> Self {
+    /// The next state, and how many endpoints were looked at for it: Services and slices changed
+    /// (`Some`) or went (`None`).
+    pub(super) fn update<'a>(
+        &self,
+        changes: impl Iterator<Item = (&'a Key, Option<&'a Arc<Resource>>)>,
+    ) -> (Self, usize) {
         let mut next = self.clone();
         let mut dirty: BTreeSet<Key> = BTreeSet::new();
         for (key, resource) in changes {
@@ -66,45 +71,48 @@ impl Services {
                 Some((Resource::Endpoints(slice), resource)) => {
                     if next.owners.get(key) != Some(&slice.service) {
                         dirty.extend(next.disown(key));
-                        Arc::make_mut(&mut next.owners).insert(key.clone(), slice.service.clone());
+                        next.owners.insert(key.clone(), slice.service.clone());
                     }
-                    next.entry(&slice.service).slices.insert(key.clone(), Arc::clone(resource));
+                    next.change(&slice.service, |entry| drop(entry.slices.insert(key.clone(), Arc::clone(resource))));
                     dirty.insert(slice.service.clone());
                 }
                 Some((_, resource)) => {
-                    next.entry(key).service = Some(Arc::clone(resource));
+                    next.change(key, |entry| entry.service = Some(Arc::clone(resource)));
                     dirty.insert(key.clone());
                 }
                 None if key.kind == snapshot::Kind::Endpoints => dirty.extend(next.disown(key)),
                 None => {
-                    next.entry(key).service = None;
+                    next.change(key, |entry| entry.service = None);
                     dirty.insert(key.clone());
                 }
             }
         }
-        dirty.iter().for_each(|key| next.unlist(key));
-        dirty.iter().for_each(|key| next.rebuild(key, self));
-        next
+        let unlisted: usize = dirty.iter().map(|key| next.unlist(key)).sum();
+        let listed: usize = dirty.iter().map(|key| next.rebuild(key, self)).sum();
+        (next, unlisted + listed)
     }
 
     /// Takes a slice from the Service that has it, which is returned.
     fn disown(&mut self, slice: &Key) -> Option<Key> {
-        self.owners.get(slice)?;
-        let owner = Arc::make_mut(&mut self.owners).remove(slice)?;
-        self.entry(&owner).slices.remove(slice);
+        let owner = self.owners.remove(slice)?;
+        self.change(&owner, |entry| drop(entry.slices.remove(slice)));
         Some(owner)
     }
 
-    fn entry(&mut self, service: &Key) -> &mut Entry {
-        Arc::make_mut(self.entries.entry(service.clone()).or_default())
+    fn change(&mut self, service: &Key, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.entries.get_or_default(service) {
+            change(Arc::make_mut(entry));
+        }
     }
 
-    /// Removes what a Service says of addresses; addresses nobody lists any more go.
-    fn unlist(&mut self, service: &Key) {
-        let listed = std::mem::take(&mut self.entry(service).listed);
+    /// Removes what a Service says of addresses; addresses nobody lists any more go. Returns how
+    /// many there were.
+    fn unlist(&mut self, service: &Key) -> usize {
+        let mut listed = Vec::new();
+        self.change(service, |entry| listed = std::mem::take(&mut entry.listed));
+        let count = listed.len();
         for (node, address) in listed {
             let Some(addresses) = self.nodes.get_mut(&node) else { continue };
-            let addresses = Arc::make_mut(addresses);
             if let Some(found) = addresses.get_mut(&address) {
                 found.listed.remove(service);
                 if found.listed.is_empty() {
@@ -115,13 +123,15 @@ impl Services {
                 self.nodes.remove(&node);
             }
         }
+        count
     }
 
-    /// Merges a Service anew. Live state comes from here or from `old`, so that it survives.
-    fn rebuild(&mut self, key: &Key, old: &Services) {
-        let Some(mut entry) = self.entries.remove(key).map(|entry| Entry::clone(&entry)) else { return };
+    /// Merges a Service anew. Live state comes from here or from `old`, so that it survives. Returns
+    /// how many addresses it has.
+    fn rebuild(&mut self, key: &Key, old: &Services) -> usize {
+        let Some(mut entry) = self.entries.remove(key).map(|entry| Entry::clone(&entry)) else { return 0 };
         if entry.service.is_none() && entry.slices.is_empty() {
-            return;
+            return 0;
         }
         let (service, slices) = (entry.service.clone(), entry.slices.clone());
         let declared = match service.as_deref() {
@@ -147,7 +157,9 @@ impl Services {
             (port.port, ServicePort { app: port.app, affinity, endpoints })
         };
         entry.ports = ports.iter().map(of).collect();
+        let count = entry.listed.len();
         self.entries.insert(key.clone(), Arc::new(entry));
+        count
     }
 
     /// Notes what a Service says of an address.
@@ -161,16 +173,18 @@ impl Services {
     ) -> (Arc<str>, SocketAddr) {
         let node = node.unwrap_or_default();
         let node: Arc<str> = self.nodes.get_key_value(node).map_or_else(|| node.into(), |(node, _)| Arc::clone(node));
-        let addresses = Arc::make_mut(self.nodes.entry(Arc::clone(&node)).or_default());
-        let found = addresses.entry(address).or_insert_with(|| {
-            let known = old.nodes.get(&node).and_then(|addresses| addresses.get(&address));
-            let state = known.map_or_else(Arc::default, |known| Arc::clone(&known.state));
-            Address { state, listed: BTreeMap::new() }
-        });
-        // One address under two port names: usable if either says so.
-        let said = found.listed.entry(service.clone()).or_insert(hosted);
-        if matches!(said, Hosted::Terminating) {
-            *said = hosted;
+        let known = old.nodes.get(&node).and_then(|addresses| addresses.get(&address));
+        let addresses = self.nodes.get_or_default(&node);
+        let new = addresses.as_ref().is_some_and(|addresses| addresses.get(&address).is_none());
+        if let Some(found) = addresses.and_then(|addresses| addresses.get_or_default(&address)) {
+            if let Some(known) = known.filter(|_| new) {
+                found.state = Arc::clone(&known.state);
+            }
+            // One address under two port names: usable if either says so.
+            let said = found.listed.entry(service.clone()).or_insert(hosted);
+            if matches!(said, Hosted::Terminating) {
+                *said = hosted;
+            }
         }
         (node, address)
     }

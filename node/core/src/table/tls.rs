@@ -1,28 +1,11 @@
 //! TLS: the listener that a client's server name chooses, what it shows, and whom it lets in.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 use super::Table;
-use super::gateway::GatewayEntry;
 use crate::snapshot::{
     Certificate, ClientValidation, ClientValidationMode, Key, Listener, Protocol, Resource, TrustBundle,
 };
-
-/// Tells whether two tables say the same about TLS: equal stamps mean that they do. (Unequal ones
-/// mean nothing: a route may have changed.)
-#[derive(Clone, Debug)]
-pub struct TlsStamp {
-    gateways: Arc<HashMap<Key, Arc<GatewayEntry>>>,
-    certificates: Arc<HashMap<Key, Arc<Resource>>>,
-}
-
-impl PartialEq for TlsStamp {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.gateways, &other.gateways) && Arc::ptr_eq(&self.certificates, &other.certificates)
-    }
-}
 
 impl Table {
     /// The listener that a TLS client which names `sni` meets on a Gateway's port: the one with
@@ -50,18 +33,18 @@ impl Table {
     /// All certificates that listeners refer to, sorted by key; whoever serves them needs their
     /// private keys.
     pub fn certificates(&self) -> impl Iterator<Item = (&Key, &Certificate)> {
-        let listeners = self.gateways.values().flat_map(|entry| &entry.listeners);
-        let keys: BTreeSet<&Key> = listeners.flat_map(|entry| &entry.listener.certificates).collect();
-        keys.into_iter().filter_map(|key| Some((key, self.certificate_by_key(key)?)))
+        self.listening.certificates.iter().filter_map(|(key, resource)| match &**resource {
+            Resource::Certificate(certificate) => Some((key, certificate)),
+            _ => None,
+        })
     }
 
     /// All listeners that speak TLS, with their Gateways.
     pub fn tls_listeners(&self) -> impl Iterator<Item = (&Key, &Listener)> {
-        let listeners = |(gateway, entry)| {
-            let entry: &GatewayEntry = entry;
-            entry.listeners.iter().map(move |entry| (gateway, &entry.listener))
-        };
-        let all = self.gateways.iter().map(|(gateway, entry)| (gateway, &**entry)).flat_map(listeners);
+        let all = self
+            .gateways
+            .iter()
+            .flat_map(|(gateway, entry)| entry.listeners.iter().map(move |entry| (gateway, &*entry.listener)));
         all.filter(|(_, listener)| listener.protocol == Protocol::Https)
     }
 
@@ -71,11 +54,6 @@ impl Table {
             Resource::TrustBundle(bundle) => Some(bundle),
             _ => None,
         }
-    }
-
-    /// What this table says about TLS, to compare with another's.
-    pub fn tls_stamp(&self) -> TlsStamp {
-        TlsStamp { gateways: Arc::clone(&self.gateways), certificates: Arc::clone(&self.certificates) }
     }
 
     fn certificate_by_key(&self, key: &Key) -> Option<&Certificate> {

@@ -1,8 +1,9 @@
 //! Objects in few words, and a compiled world to ask.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use meshgate_core::compile::{AddressMode, Allocations, Change, Compiled, Compiler, Condition, Settings};
+use meshgate_core::compile::{AddressMode, Allocations, Change, Compiled, Compiler, Condition, ObjectStatus, Settings};
 use meshgate_core::intent::*;
 use meshgate_core::snapshot::{self, HttpMatch, Key, Kind, PathMatch, Resource, SessionAffinity, Timeouts};
 
@@ -229,21 +230,44 @@ pub fn gone(object: &Object) -> Change {
     (object.meta.object.clone(), None)
 }
 
-/// A compiler that was given these objects, and what it said.
+/// A compiler that was given these objects, what it said last, and all that it said in sum.
 pub struct World {
     pub compiler: Compiler,
     pub last: Compiled,
+    pub findings: BTreeMap<ObjectRef, Vec<Finding>>,
+    pub statuses: BTreeMap<ObjectRef, Arc<ObjectStatus>>,
 }
 
 impl World {
     pub fn of(objects: impl IntoIterator<Item = Object>) -> Self {
-        let mut compiler = Compiler::new(settings(), Allocations::new());
-        let last = compiler.apply(objects.into_iter().map(put).collect());
-        World { compiler, last }
+        World::with(Allocations::new(), objects.into_iter().map(put).collect())
+    }
+
+    pub fn with(allocations: Allocations, changes: Vec<Change>) -> Self {
+        let compiler = Compiler::new(settings(), allocations);
+        let (last, findings, statuses) = Default::default();
+        let mut world = World { compiler, last, findings, statuses };
+        world.apply(changes);
+        world
     }
 
     pub fn apply(&mut self, changes: Vec<Change>) {
         self.last = self.compiler.apply(changes);
+        for (object, findings) in &self.last.findings {
+            assert!(findings.iter().all(|finding| finding.object.as_ref() == Some(object)), "{findings:?}");
+            let before = match findings.is_empty() {
+                true => self.findings.remove(object),
+                false => self.findings.insert(object.clone(), findings.clone()),
+            };
+            assert_ne!(before.unwrap_or_default(), *findings, "{object}: no news");
+        }
+        for (object, status) in &self.last.statuses {
+            let before = match status {
+                Some(status) => self.statuses.insert(object.clone(), Arc::clone(status)),
+                None => self.statuses.remove(object),
+            };
+            assert_ne!(before, *status, "{object}: no news");
+        }
     }
 
     /// Findings as `code object field`.
@@ -253,7 +277,9 @@ impl World {
             assert!(finding.message.len() > 20, "a finding says what is wrong and right: {finding:?}");
             format!("{} {object} {}", finding.code, finding.field)
         };
-        self.last.findings.iter().map(line).collect()
+        let mut all: Vec<&Finding> = self.findings.values().flatten().collect();
+        all.sort();
+        all.into_iter().map(line).collect()
     }
 
     pub fn gateway(&self, name: &str) -> &snapshot::Gateway {
@@ -280,8 +306,8 @@ impl World {
     pub fn condition(&self, kind: ObjectKind, name: &str, scope: &str, condition: &str) -> String {
         let (namespace, name) = name.split_once('/').expect("namespace/name");
         let object = ObjectRef::new(kind, namespace, name);
-        let status = self.last.statuses.iter().find(|status| status.object == object);
-        let conditions: &[Condition] = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let conditions: &[Condition] =
+            self.statuses.get(&object).map(|status| status.conditions.as_slice()).unwrap_or_default();
         let found = conditions.iter().find(|c| c.scope == scope && c.kind == condition);
         found.map(|c| format!("{} {}", if c.status { "True" } else { "False" }, c.reason)).unwrap_or_default()
     }

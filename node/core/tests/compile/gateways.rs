@@ -157,7 +157,7 @@ fn gateways_of_others_are_left_alone_and_a_missing_class_is_reported() {
     let lost = gateway("ns/lost", vec![listener("a HTTP 80")]);
     let mut world = World::of([class, theirs, lost, route("ns/r", "ns/theirs", &[], vec![rule("/", &["nothing:80"])])]);
     assert_eq!(world.findings(), ["MG0102 Gateway ns/lost spec.gatewayClassName"]);
-    assert!(world.last.statuses.is_empty() && world.compiler.resources().is_empty(), "{:?}", world.last);
+    assert!(world.statuses.is_empty() && world.compiler.resources().is_empty(), "{:?}", world.last);
 
     world.apply(vec![put(gateway_class("meshgate"))]);
     assert_eq!((names(&world, "ns/lost"), world.findings()), (vec!["a".to_owned()], vec![]));

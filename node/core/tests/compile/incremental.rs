@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use meshgate_core::compile::{Allocations, Change, Compiler};
+use meshgate_core::compile::{Allocations, Change};
 use meshgate_core::intent::*;
 use meshgate_core::snapshot::{HttpMatch, PathMatch, Resource, StringMatch, ValueMatch};
 use proptest::prelude::*;
@@ -175,14 +175,48 @@ proptest! {
             prop_assert_eq!(&replayed, world.compiler.resources());
 
             let allocations: Allocations = world.compiler.allocations().clone();
-            let mut scratch = Compiler::new(settings(), allocations);
-            let compiled = scratch.apply(objects.clone().into_iter().collect());
-            prop_assert_eq!(scratch.resources(), world.compiler.resources());
-            prop_assert_eq!(scratch.allocations(), world.compiler.allocations());
-            prop_assert_eq!(&compiled.findings, &world.last.findings);
-            prop_assert_eq!(&compiled.statuses, &world.last.statuses);
+            let scratch = World::with(allocations, objects.clone().into_iter().collect());
+            prop_assert_eq!(scratch.compiler.resources(), world.compiler.resources());
+            prop_assert_eq!(scratch.compiler.allocations(), world.compiler.allocations());
+            prop_assert_eq!(&scratch.findings, &world.findings);
+            prop_assert_eq!(&scratch.statuses, &world.statuses);
         }
     }
+}
+
+/// Routes that share a Gateway, some of them a host and a path.
+fn many(routes: usize) -> World {
+    let objects = (0..routes).map(|n| {
+        let rules = vec![rule("/", &["web:80"]), rule(&format!("/{n}"), &["web:80"])];
+        let hosts = [format!("h{}.x.com", n / 2), "all.x.com".to_owned()];
+        let with_rule = |hosts: &[&str]| born(route(&format!("a/r{n}"), "a/g", hosts, rules.clone()), n as i64);
+        with_rule(&hosts.each_ref().map(String::as_str)[..1 + usize::from(n % 3 == 0)])
+    });
+    let mut world = World::of([]);
+    world.apply(base().into_iter().chain(objects.map(put)).collect());
+    world
+}
+
+#[test]
+fn what_a_change_of_one_route_costs_does_not_grow_with_the_others() {
+    let costs = [50, 500].map(|routes| {
+        let mut world = many(routes);
+        let mut cost = |object: Object, remove: bool| {
+            let before = world.compiler.effort();
+            world.apply(vec![if remove { gone(&object) } else { put(object) }]);
+            (world.compiler.effort() - before, world.last.resources.len(), world.last.findings.len())
+        };
+        let edited = |host: &str| route("a/r7", "a/g", &[host], vec![rule("/new", &["web:80"])]);
+        [
+            cost(edited("h3.x.com"), false),
+            cost(edited("all.x.com"), false),
+            cost(route("b/new", "a/g", &["h9.x.com"], vec![rule("/", &["web:80"])]), false),
+            cost(edited(""), true),
+            cost(slice("a/s", Some("web"), 2), false),
+        ]
+    });
+    assert_eq!(costs[0], costs[1], "50 routes and 500");
+    assert!(costs[0].iter().all(|(effort, resources, _)| *effort < 20 && *resources == 1), "{costs:?}");
 }
 
 #[test]

@@ -77,6 +77,7 @@ fn paths() -> impl Strategy<Value = PathMatch> {
         2 => plain().prop_map(PathMatch::Exact),
         3 => plain().prop_map(PathMatch::Prefix),
         1 => select(vec!["/a.*", "/a|/ab", "/a/[a-c]", "/", ".*b"]).prop_map(|text| PathMatch::Regex(text.into())),
+        1 => select(vec!["/a", "/a/b", "/[a-c]{2}", "/"]).prop_map(|text| PathMatch::RegexPrefix(text.into())),
     ]
 }
 
@@ -126,12 +127,16 @@ fn routes() -> impl Strategy<Value = (Key, Resource)> {
     let key =
         (select(vec![Kind::HttpRoute, Kind::Ingress]), select(vec!["n1", "n2"]), select(vec!["r1", "r2", "r3", "r4"]))
             .prop_map(|(kind, namespace, name)| Key::new(kind, namespace, name));
-    let attachment = (gateway_keys(), select(vec!["l0", "l1", "l2", "l3"]), vec(patterns(), 1..4)).prop_map(
-        |(gateway, listener, hosts)| {
-            let hosts = hosts.into_iter().map(RouteHost::named).collect();
+    let attachment = (gateway_keys(), select(vec!["l0", "l1", "l2", "l3"]), vec((patterns(), patterns()), 1..4))
+        .prop_map(|(gateway, listener, hosts)| {
+            // Sometimes the route's own hostname is wider than what it serves.
+            let host = |(served, wide): (HostPattern, HostPattern)| {
+                let declared = if wide.covers(&served) { wide } else { served.clone() };
+                RouteHost { served, declared }
+            };
+            let hosts = hosts.into_iter().map(host).collect();
             Attachment { gateway, listener: listener.into(), hosts }
-        },
-    );
+        });
     (key, of(0i64..3), vec(attachment, 1..8), vec(rules(), 1..4)).prop_map(|(key, created, attachments, rules)| {
         (key, Resource::Route(Route { generation: 1, created, attachments, rules, needs: Vec::new() }))
     })

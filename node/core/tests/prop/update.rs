@@ -7,7 +7,9 @@ use std::sync::{Arc, Weak};
 
 use meshgate_core::balance::EndpointState;
 use meshgate_core::snapshot::{
-    AppProtocol, Endpoint, EndpointSlice, HeadId, Key, Kind, Resource, Service, ServicePort, SessionAffinity,
+    AppProtocol, Attachment, Endpoint, EndpointSlice, Gateway, GatewayAddress, HeadId, HostPattern, HttpMatch, Key,
+    Kind, Listener, PathMatch, Protocol, Resource, Route, RouteHost, Rule, Service, ServicePort, SessionAffinity,
+    Timeouts, TlsVersions,
 };
 use meshgate_core::table::{Change, Table};
 use proptest::collection::vec;
@@ -137,4 +139,115 @@ fn the_state_of_a_dropped_endpoint_goes_with_it() {
     drop(second);
     assert!(weak[1].upgrade().is_none());
     assert!(states(&third, "s1").is_empty());
+}
+
+/// A table of so many routes: one Gateway, a host each, one host and one Service for all.
+fn many(routes: u32) -> Table {
+    let listener = Listener {
+        name: "l0".into(),
+        port: 80,
+        protocol: Protocol::Http,
+        hostname: HostPattern::Any,
+        certificates: Vec::new(),
+        versions: TlsVersions::default(),
+        clients: None,
+    };
+    let gateway = Gateway { generation: 1, address: GatewayAddress::Loopback(1), listeners: vec![listener] };
+    let key = Key::new(Kind::Gateway, "infra", "g1");
+    let mut changes = vec![(key, Some(Arc::new(Resource::Gateway(gateway)))), service("s1"), slice("s1", &[1, 2])];
+    changes.extend((0..routes).map(|n| plain_route(n, &format!("/{n}"))));
+    Table::default().update(HeadId::default(), &changes).0
+}
+
+fn plain_route(n: u32, path: &str) -> Change {
+    let one = HttpMatch { path: PathMatch::Prefix(path.into()), method: None, headers: vec![], query: vec![] };
+    let rule = Rule {
+        name: None,
+        matches: vec![one],
+        host: None,
+        filters: vec![],
+        backends: vec![],
+        timeouts: Timeouts::default(),
+        retry: None,
+        broken: false,
+    };
+    let hosts = vec![HostPattern::Exact(format!("h{n}.test")), HostPattern::Exact("all.test".into())];
+    let hosts = hosts.into_iter().map(RouteHost::named).collect();
+    let gateway = Key::new(Kind::Gateway, "infra", "g1");
+    let attachments = vec![Attachment { gateway, listener: "l0".into(), hosts }];
+    let route = Route { generation: 1, created: None, attachments, rules: vec![rule], needs: vec![] };
+    (Key::new(Kind::HttpRoute, "n1", &format!("r{n}")), Some(Arc::new(Resource::Route(route))))
+}
+
+#[test]
+fn what_a_change_costs_does_not_grow_with_the_table() {
+    let costs = [20, 2000].map(|routes| {
+        let table = many(routes);
+        let (edited, _) = table.update(HeadId::default(), &[plain_route(7, "/new")]);
+        let (gone, _) = edited.update(HeadId::default(), &[(plain_route(7, "").0, None)]);
+        let (moved, _) = gone.update(HeadId::default(), &[slice("s1", &[1, 2, 3])]);
+        assert!(Arc::ptr_eq(table.listening(), moved.listening()), "no socket and no certificate changed");
+        let (after, before) = (states(&moved, "s1"), states(&table, "s1"));
+        assert!(before.iter().zip(&after).all(|(before, after)| Arc::ptr_eq(before, after)));
+        [&edited, &gone, &moved].map(Table::touched)
+    });
+    assert_eq!(costs[0], costs[1], "20 routes and 2000");
+    assert!(costs[0].iter().all(|touched| *touched < 10), "{costs:?}");
+}
+
+/// A Service with these ports (names and numbers), and a slice of it with these (names and target
+/// ports).
+fn named(slice_name: &str, ports: &[(&str, u16)], targets: &[(&str, u16)], node: &str) -> Vec<Change> {
+    let port = |(name, port): &(&str, u16)| ServicePort { name: (*name).into(), port: *port, app: AppProtocol::Http1 };
+    let service = Service {
+        ports: ports.iter().map(port).collect(),
+        affinity: SessionAffinity::None,
+        distribution: Default::default(),
+        internal_local: false,
+    };
+    let (key, Some(resource)) = slice("s1", &[1, 2]) else { return Vec::new() };
+    let Resource::Endpoints(mut endpoints) = Resource::clone(&resource) else { return Vec::new() };
+    endpoints.ports = targets.iter().map(|(name, port)| ((*name).into(), *port)).collect();
+    endpoints.endpoints.iter_mut().for_each(|endpoint| endpoint.node = Some(node.into()));
+    vec![
+        (Key::new(Kind::Service, "n1", "s1"), Some(Arc::new(Resource::Service(service)))),
+        (Key { name: slice_name.into(), ..key }, Some(Arc::new(Resource::Endpoints(endpoints)))),
+    ]
+}
+
+#[test]
+fn endpoint_state_stays_as_long_as_the_address_does() {
+    let first = many(3).update(HeadId::default(), &named("s1", &[("", 80)], &[("", 8080)], NODE)).0;
+    let before = states(&first, "s1");
+    before[0].observe(0, 7);
+    let kept = |table: &Table| {
+        let after = states(table, "s1");
+        assert_eq!(after.len(), before.len());
+        assert!(before.iter().zip(&after).all(|(before, after)| Arc::ptr_eq(before, after)));
+    };
+    // A route changes, comes, goes.
+    let table =
+        first.update(HeadId::default(), &[plain_route(1, "/x"), plain_route(9, "/y"), (plain_route(2, "").0, None)]).0;
+    kept(&table);
+    // The slice gets another name, in one step and in two.
+    let mut renamed = named("other", &[("", 80)], &[("", 8080)], NODE);
+    renamed.push((slice("s1", &[]).0, None));
+    let table = table.update(HeadId::default(), &renamed).0;
+    kept(&table);
+    let table = table.update(HeadId::default(), &named("third", &[("", 80)], &[("", 8080)], NODE)).0;
+    let table = table.update(HeadId::default(), &[(Key::new(Kind::Endpoints, "n1", "other"), None)]).0;
+    kept(&table);
+    // The Service's port gets a name; another port comes before it.
+    let table = table.update(HeadId::default(), &named("third", &[("web", 80)], &[("web", 8080)], NODE)).0;
+    kept(&table);
+    let ports = [("admin", 81), ("web", 80)];
+    let table = table.update(HeadId::default(), &named("third", &ports, &[("web", 8080), ("admin", 9090)], NODE)).0;
+    kept(&table);
+    // The Service goes and comes; its slices stay.
+    let table = table.update(HeadId::default(), &[(Key::new(Kind::Service, "n1", "s1"), None)]).0;
+    let table = table.update(HeadId::default(), &[service("s1"), slice("s1", &[1, 2])]).0;
+    kept(&table);
+    // The Gateway goes.
+    let table = table.update(HeadId::default(), &[(Key::new(Kind::Gateway, "infra", "g1"), None)]).0;
+    kept(&table);
 }

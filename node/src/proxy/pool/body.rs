@@ -9,8 +9,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::net::TcpStream;
 
-use super::{H1, Pool};
+use super::Pool;
+use crate::h1;
 use crate::proxy::clean;
 use crate::tunnel::{self, Attempt, BodyError};
 
@@ -59,18 +61,6 @@ impl Body for RequestBody {
     }
 }
 
-/// What is held while an answer is read.
-pub(super) enum Held {
-    /// An HTTP/1 connection goes back to its pool when the answer was read to its end, else it
-    /// is closed.
-    H1(Pool, SocketAddr, H1),
-    /// A stream of an HTTP/2 connection.
-    H2 {
-        /// Counts until dropped.
-        _stream: Stream,
-    },
-}
-
 /// Counts in a connection's streams while it lives.
 pub(super) struct Stream(Arc<AtomicUsize>);
 
@@ -87,24 +77,49 @@ impl Drop for Stream {
     }
 }
 
-/// An answer's body. Holds its connection until its end.
-pub struct PooledBody {
-    incoming: Incoming,
-    held: Option<Held>,
+/// An answer's body. Holds its connection until its end: then an HTTP/1 connection goes back to
+/// its pool, if it may be used again. Dropped before, it is closed.
+pub struct PooledBody(Inner);
+
+enum Inner {
+    H1 { incoming: h1::Incoming<TcpStream, RequestBody>, pool: Pool, address: SocketAddr },
+    H2 { incoming: Incoming, stream: Option<Stream> },
 }
 
 impl PooledBody {
-    pub(super) fn new(incoming: Incoming, held: Held) -> Self {
-        let mut body = PooledBody { incoming, held: Some(held) };
-        if body.incoming.is_end_stream() {
+    pub(super) fn h1(incoming: h1::Incoming<TcpStream, RequestBody>, pool: Pool, address: SocketAddr) -> Self {
+        PooledBody::new(Inner::H1 { incoming, pool, address })
+    }
+
+    pub(super) fn h2(incoming: Incoming, stream: Stream) -> Self {
+        PooledBody::new(Inner::H2 { incoming, stream: Some(stream) })
+    }
+
+    fn new(inner: Inner) -> Self {
+        let mut body = PooledBody(inner);
+        if body.is_end_stream() {
             body.ended();
         }
         body
     }
 
     fn ended(&mut self) {
-        if let Some(Held::H1(pool, address, connection)) = self.held.take() {
-            pool.checkin(address, connection);
+        match &mut self.0 {
+            Inner::H1 { incoming, pool, address } => {
+                if let Some(connection) = incoming.into_idle() {
+                    pool.checkin(*address, connection);
+                }
+            }
+            Inner::H2 { stream, .. } => *stream = None,
+        }
+    }
+
+    /// Goes on with sending the request, where the answer came before its end and is not asked for
+    /// more just now.
+    pub fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        if let Inner::H1 { incoming, .. } = &mut self.0 {
+            // What is wrong comes out when the answer is read on.
+            let _ = incoming.poll_upload(cx);
         }
     }
 }
@@ -114,22 +129,30 @@ impl Body for PooledBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let polled = match &mut self.0 {
+            Inner::H1 { incoming, .. } => Pin::new(incoming).poll_frame(cx),
+            Inner::H2 { incoming, .. } => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
+        };
         match &polled {
-            Poll::Ready(None) => self.ended(),
-            Poll::Ready(Some(Ok(_))) if self.incoming.is_end_stream() => self.ended(),
-            Poll::Ready(Some(Err(_))) => self.held = None,
+            Poll::Ready(None | Some(Err(_))) => self.ended(),
+            Poll::Ready(Some(Ok(_))) if self.is_end_stream() => self.ended(),
             _ => {}
         }
-        polled.map_err(Into::into)
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.0 {
+            Inner::H1 { incoming, .. } => incoming.is_end_stream(),
+            Inner::H2 { incoming, .. } => incoming.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.0 {
+            Inner::H1 { incoming, .. } => incoming.size_hint(),
+            Inner::H2 { incoming, .. } => incoming.size_hint(),
+        }
     }
 }
 

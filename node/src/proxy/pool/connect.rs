@@ -4,12 +4,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use hyper::client::conn::{http1 as h1, http2 as h2};
+use hyper::client::conn::http2 as h2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::{H1, RequestBody};
-use crate::proxy::meter::Meter;
+use crate::h1::Connection;
 
 /// How long a dial may take.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -25,17 +25,7 @@ const PING: Duration = Duration::from_secs(10);
 
 /// A new HTTP/1 connection.
 pub(super) async fn http1(address: SocketAddr, source: Option<IpAddr>) -> io::Result<H1> {
-    let (stream, counts) = Meter::new(dial(address, source).await?);
-    // At most 100 fields, hyper's default: to set it costs an allocation an answer.
-    let (sender, connection) =
-        h1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    // Ends with the connection: when the pod closes it, or the sender is dropped.
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::trace!(%address, %error, "upstream connection ended");
-        }
-    });
-    Ok(H1 { sender, counts })
+    Ok(Connection::new(dial(address, source).await?))
 }
 
 /// A new HTTP/2 connection, by prior knowledge.

@@ -9,14 +9,16 @@ use http::uri::{Authority, Parts as UriParts, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version, header, request};
 use hyper::client::conn::http2;
 
-use super::body::{Held, Stream};
+use super::body::Stream;
 use super::{H1, Pool, PooledBody, RequestBody};
+use crate::h1::{Interim, SendFailure};
 use crate::tunnel::BodyError;
 
 /// A live connection, checked out for one request. Dropped unused, an HTTP/1 connection is closed.
-pub struct Lease {
+pub struct Lease<'a> {
     way: Way,
     reused: bool,
+    interim: Option<&'a Interim>,
 }
 
 enum Way {
@@ -44,18 +46,25 @@ impl fmt::Display for SendError {
     }
 }
 
-impl Lease {
+impl<'a> Lease<'a> {
     pub(super) fn h1(pool: Pool, address: SocketAddr, connection: H1, reused: bool) -> Self {
-        Lease { way: Way::H1(pool, address, connection), reused }
+        Lease { way: Way::H1(pool, address, connection), reused, interim: None }
     }
 
     pub(super) fn h2(sender: http2::SendRequest<RequestBody>, streams: Arc<AtomicUsize>, reused: bool) -> Self {
-        Lease { way: Way::H2(sender, Stream::open(streams)), reused }
+        Lease { way: Way::H2(sender, Stream::open(streams)), reused, interim: None }
     }
 
     /// The connection had served requests before, and may be closed at its other end by now.
     pub fn reused(&self) -> bool {
         self.reused
+    }
+
+    /// Where interim responses go; without a place they are dropped.
+    #[must_use]
+    pub fn interim(mut self, interim: Option<&'a Interim>) -> Self {
+        self.interim = interim;
+        self
     }
 
     /// Sends a request in origin form with a `Host` field; returns the answer's head and body.
@@ -65,33 +74,24 @@ impl Lease {
     /// There was no answer.
     pub async fn send(self, head: &request::Parts, body: RequestBody) -> Result<Response<PooledBody>, SendError> {
         let reused = self.reused;
-        let mut request = Request::new(body);
-        *request.method_mut() = head.method.clone();
-        *request.uri_mut() = head.uri.clone();
-        *request.headers_mut() = head.headers.clone();
         match self.way {
-            Way::H1(pool, address, connection) => send_h1(pool, address, connection, reused, request).await,
-            Way::H2(sender, stream) => send_h2(sender, stream, reused, request).await,
+            Way::H1(pool, address, connection) => match connection.send(head, body, self.interim).await {
+                Ok(response) => Ok(response.map(|incoming| PooledBody::h1(incoming, pool, address))),
+                Err(SendFailure { written, heard, error }) => {
+                    Err(SendError { unsent: !written, silent: !heard, reused, error })
+                }
+            },
+            Way::H2(sender, stream) => send_h2(sender, stream, reused, request(head, body)).await,
         }
     }
 }
 
-async fn send_h1(
-    pool: Pool,
-    address: SocketAddr,
-    mut connection: H1,
-    reused: bool,
-    request: Request<RequestBody>,
-) -> Result<Response<PooledBody>, SendError> {
-    let before = connection.counts.now();
-    match connection.sender.try_send_request(request).await {
-        Ok(response) => Ok(response.map(|incoming| PooledBody::new(incoming, Held::H1(pool, address, connection)))),
-        Err(mut refused) => {
-            let after = connection.counts.now();
-            let unsent = refused.take_message().is_some() || after.1 == before.1;
-            Err(SendError { unsent, silent: after.0 == before.0, reused, error: refused.into_error().into() })
-        }
-    }
+fn request(head: &request::Parts, body: RequestBody) -> Request<RequestBody> {
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = head.uri.clone();
+    *request.headers_mut() = head.headers.clone();
+    request
 }
 
 async fn send_h2(
@@ -101,7 +101,7 @@ async fn send_h2(
     request: Request<RequestBody>,
 ) -> Result<Response<PooledBody>, SendError> {
     match sender.try_send_request(absolute(request)).await {
-        Ok(response) => Ok(response.map(|incoming| PooledBody::new(incoming, Held::H2 { _stream: stream }))),
+        Ok(response) => Ok(response.map(|incoming| PooledBody::h2(incoming, stream))),
         Err(mut refused) => {
             let returned = refused.take_message().is_some();
             let error = refused.into_error();

@@ -1,7 +1,8 @@
 //! Connections to pods: idle HTTP/1 connections, last used first, and shared HTTP/2 ones.
 //!
-//! One pool a thread at the edge, one for the hosting side of the tunnel. A connection's task
-//! runs on the runtime that dialled it and ends with the connection.
+//! One pool a thread at the edge, one for the hosting side of the tunnel. An HTTP/1 connection is
+//! driven by whoever uses it; an HTTP/2 connection's task runs on the runtime that dialled it and
+//! ends with the connection.
 
 mod body;
 mod connect;
@@ -14,14 +15,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use meshgate_core::snapshot::AppProtocol;
+use tokio::net::TcpStream;
 
 pub use body::{PooledBody, RequestBody};
 pub use lease::{Lease, SendError};
 
 use super::lock;
-use super::meter::Counts;
+use crate::h1::Connection;
 
 /// Idle HTTP/1 connections kept an endpoint.
 const MAX_IDLE: usize = 64;
@@ -64,10 +66,7 @@ struct State {
 }
 
 /// An HTTP/1 connection.
-struct H1 {
-    sender: http1::SendRequest<RequestBody>,
-    counts: Arc<Counts>,
-}
+type H1 = Connection<TcpStream>;
 
 /// An idle HTTP/1 connection.
 struct Idle {
@@ -93,7 +92,7 @@ impl Pool {
     ///
     /// # Errors
     /// The endpoint does not accept connections.
-    pub async fn checkout(&self, target: Target) -> io::Result<Lease> {
+    pub async fn checkout(&self, target: Target) -> io::Result<Lease<'static>> {
         match self.idle(target) {
             Some(lease) => Ok(lease),
             None => self.fresh(target).await,
@@ -104,7 +103,7 @@ impl Pool {
     ///
     /// # Errors
     /// The endpoint does not accept connections.
-    pub async fn fresh(&self, target: Target) -> io::Result<Lease> {
+    pub async fn fresh(&self, target: Target) -> io::Result<Lease<'static>> {
         match target.app {
             AppProtocol::Http1 => {
                 let connection = connect::http1(target.address, self.0.source).await?;
@@ -129,7 +128,7 @@ impl Pool {
         }
         state.swept = Some(now);
         state.h1.retain(|_, idle| {
-            idle.retain(|idle| !idle.connection.sender.is_closed() && now.duration_since(idle.since) < IDLE);
+            idle.retain(|idle| idle.connection.is_idle() && now.duration_since(idle.since) < IDLE);
             !idle.is_empty()
         });
         state.h2.retain(|_, shared| {
@@ -145,7 +144,7 @@ impl Pool {
         (state.h1.values().map(Vec::len).sum(), state.h2.values().flatten().filter(unused).count())
     }
 
-    fn idle(&self, target: Target) -> Option<Lease> {
+    fn idle(&self, target: Target) -> Option<Lease<'static>> {
         match target.app {
             AppProtocol::Http1 => {
                 let connection = self.idle_h1(target.address)?;
@@ -158,19 +157,13 @@ impl Pool {
         }
     }
 
-    /// The connection used last that is ready. One that still reads the end of its last answer
-    /// is left alone.
+    /// The connection used last that is still good for a request.
     fn idle_h1(&self, address: SocketAddr) -> Option<H1> {
         let mut state = lock(&self.0.state);
         let idle = state.h1.get_mut(&address)?;
-        let mut index = idle.len();
-        while index > 0 {
-            index -= 1;
-            let sender = &idle.get(index)?.connection.sender;
-            if sender.is_closed() {
-                idle.remove(index);
-            } else if sender.is_ready() {
-                return Some(idle.remove(index).connection);
+        while let Some(last) = idle.pop() {
+            if last.connection.is_idle() {
+                return Some(last.connection);
             }
         }
         None
@@ -201,9 +194,6 @@ impl Pool {
 
     /// Takes an HTTP/1 connection back.
     fn checkin(&self, address: SocketAddr, connection: H1) {
-        if connection.sender.is_closed() {
-            return;
-        }
         let mut state = lock(&self.0.state);
         let idle = state.h1.entry(address).or_default();
         if idle.len() >= MAX_IDLE {

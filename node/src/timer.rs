@@ -41,6 +41,9 @@ pub struct Deadline {
     wheel: Arc<Wheel>,
     slot: usize,
     at: u64,
+    /// What the wheel was told: whom to wake and when. A deadline that moves away needs not tell
+    /// it again before that time, so that a connection's many deadlines cost one entry.
+    told: Option<(u64, Waker)>,
 }
 
 impl Default for CoarseTimer {
@@ -56,9 +59,17 @@ impl Default for CoarseTimer {
 impl CoarseTimer {
     /// A deadline at `instant`.
     pub fn at(&self, instant: Instant) -> Deadline {
-        let at = self.0.millis(instant);
+        self.deadline(self.0.millis(instant))
+    }
+
+    /// A deadline in `duration`, counted from the next tick: no clock is asked.
+    pub fn after(&self, duration: Duration) -> Deadline {
+        self.deadline(self.0.later(duration))
+    }
+
+    fn deadline(&self, at: u64) -> Deadline {
         let slot = self.0.lock().insert(at);
-        Deadline { wheel: Arc::clone(&self.0), slot, at }
+        Deadline { wheel: Arc::clone(&self.0), slot, at, told: None }
     }
 
     /// Wakes what is due.
@@ -75,6 +86,12 @@ impl Wheel {
     fn millis(&self, instant: Instant) -> u64 {
         let since = instant.saturating_duration_since(self.origin);
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX - 1).saturating_add(1)
+    }
+
+    /// Counted from the next tick, so that no deadline fires early.
+    fn later(&self, duration: Duration) -> u64 {
+        let duration = u64::try_from((duration + TICK).as_millis()).unwrap_or(u64::MAX - 1);
+        self.now.load(Ordering::Relaxed).saturating_add(duration).saturating_add(1)
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots> {
@@ -101,26 +118,32 @@ impl Slots {
 }
 
 impl Deadline {
-    /// Moves the deadline.
+    /// Moves the deadline. Poll it, to be woken by the new one.
     pub fn reset(&mut self, instant: Instant) {
         self.at = self.wheel.millis(instant);
-        if let Some(slot) = self.wheel.lock().all.get_mut(self.slot) {
-            slot.at = self.at;
-        }
+    }
+
+    /// Moves the deadline to `duration` after the next tick; costs next to nothing. Poll it, to be
+    /// woken by the new one.
+    pub fn push(&mut self, duration: Duration) {
+        self.at = self.wheel.later(duration);
     }
 }
 
 impl Future for Deadline {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.wheel.now.load(Ordering::Relaxed) >= self.at {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let now = self.wheel.now.load(Ordering::Relaxed);
+        if now >= self.at {
             return Poll::Ready(());
         }
-        if let Some(slot) = self.wheel.lock().all.get_mut(self.slot)
-            && !slot.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
-        {
-            slot.waker = Some(cx.waker().clone());
+        let wakes = |(at, waker): &(u64, Waker)| now < *at && *at <= self.at && waker.will_wake(cx.waker());
+        if !self.told.as_ref().is_some_and(wakes) {
+            if let Some(slot) = self.wheel.lock().all.get_mut(self.slot) {
+                *slot = Slot { at: self.at, waker: Some(cx.waker().clone()) };
+            }
+            self.told = Some((self.at, cx.waker().clone()));
         }
         Poll::Pending
     }
@@ -159,6 +182,42 @@ mod tests {
         assert!((&mut later).now_or_never().is_none());
         later.reset(start);
         assert!((&mut later).now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_deadline_that_moves_wakes_when_it_is_due() {
+        let (waker, count) = counting_waker();
+        let mut cx = Context::from_waker(&waker);
+        let timer = CoarseTimer::default();
+        let mut deadline = timer.after(Duration::from_secs(60));
+        assert!(Pin::new(&mut deadline).poll(&mut cx).is_pending());
+        // Nearer: it must be told. Farther: the wake-up that is due stays, and is told on.
+        deadline.push(Duration::ZERO);
+        assert!(Pin::new(&mut deadline).poll(&mut cx).is_pending());
+        deadline.push(Duration::from_millis(1));
+        assert!(Pin::new(&mut deadline).poll(&mut cx).is_pending());
+        let start = Instant::now();
+        while Pin::new(&mut deadline).poll(&mut cx).is_pending() {
+            let before = count.load(Ordering::Relaxed);
+            while count.load(Ordering::Relaxed) == before {
+                assert!(start.elapsed() < Duration::from_secs(20), "never woken");
+                timer.tick();
+                std::thread::yield_now();
+            }
+        }
+        assert!(start.elapsed() >= Duration::from_millis(1));
+    }
+
+    /// A waker that counts.
+    fn counting_waker() -> (Waker, Arc<AtomicU64>) {
+        struct Count(Arc<AtomicU64>);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let count = Arc::new(AtomicU64::new(0));
+        (Arc::new(Count(Arc::clone(&count))).into(), count)
     }
 
     #[test]
