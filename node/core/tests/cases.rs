@@ -22,8 +22,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use meshgate_core::filter::{RedirectContext, apply_request, redirect_location};
-use meshgate_core::snapshot::{BackendTarget, Filter, HeadId, Kind};
+use meshgate_core::filter::{RedirectContext, apply_request, redirect, redirect_location};
+use meshgate_core::snapshot::{BackendTarget, HeadId, Kind};
 use meshgate_core::table::{Decision, Held, Matched, RequestHead, RouteLine, Table};
 
 use parse::key;
@@ -168,19 +168,17 @@ fn matched_shown(matched: &Matched<'_>, head: &RequestHead<'_>, port: u16) -> St
     if matched.action.broken {
         shown.push_str(", broken");
     }
-    for filter in &matched.action.filters {
-        if let Filter::Redirect(redirect) = filter {
-            let scheme = if head.sni.is_some() { "https" } else { "http" };
-            let context = RedirectContext {
-                scheme,
-                host: head.host,
-                listener_port: port,
-                path: head.path,
-                query: head.query,
-                matched: matched.path,
-            };
-            let _ = write!(shown, ", {} {}", redirect.status, redirect_location(redirect, &context));
-        }
+    if let Some(redirect) = redirect(&matched.action.filters, head.sni.is_some()) {
+        let scheme = if head.sni.is_some() { "https" } else { "http" };
+        let context = RedirectContext {
+            scheme,
+            host: head.host,
+            listener_port: port,
+            path: head.path,
+            query: head.query,
+            matched: matched.path,
+        };
+        let _ = write!(shown, ", {} {}", redirect.status, redirect_location(redirect, &context));
     }
     let rewritten = apply_request(&matched.action.filters, head.path, matched.path, &mut HeaderMap::new());
     if rewritten.host.is_some() || rewritten.path.is_some() {

@@ -125,9 +125,10 @@ fn other_version(head: &[u8]) -> bool {
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     match words.as_slice() {
         [b"GET", target] => target.starts_with(b"/"),
-        [_, _, version] => version.strip_prefix(b"HTTP/").is_some_and(
-            |number| matches!(number, [major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit()),
-        ),
+        [_, _, version] => version.strip_prefix(b"HTTP/").is_some_and(|number| {
+            matches!(number, [major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+                && !matches!(number, b"1.0" | b"1.1")
+        }),
         _ => false,
     }
 }

@@ -156,8 +156,11 @@ fn connections_live_as_long_as_the_head_says() {
     assert!(keeps(Version::HTTP_10, &[("connection", "Keep-Alive")]));
 }
 
-/// Decodes what comes in pieces: the data, the trailers, what is left.
-fn decoded(framing: Framing, pieces: &[&[u8]]) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), BadBody> {
+/// The data, the trailers, what is left.
+type Body = (Vec<u8>, Option<HeaderMap>, Vec<u8>);
+
+/// Decodes what comes in pieces.
+fn decoded(framing: Framing, pieces: &[&[u8]]) -> Result<Body, BadBody> {
     let mut decoder = Decoder::new(framing);
     let (mut input, mut data, mut trailers) = (BytesMut::new(), Vec::new(), None);
     let mut pieces = pieces.iter();

@@ -50,7 +50,8 @@ impl Answer {
 
     /// It is a fault of the mesh or of a backend, not of the client.
     pub fn failed(&self) -> bool {
-        self.status.is_server_error()
+        let clients = [StatusCode::NOT_IMPLEMENTED, StatusCode::HTTP_VERSION_NOT_SUPPORTED];
+        self.status.is_server_error() && !clients.contains(&self.status)
     }
 
     /// The response. The body is empty for redirects.

@@ -6,6 +6,7 @@
 mod backend;
 mod client;
 mod drain;
+mod h1;
 mod hostile;
 mod http;
 mod listeners;

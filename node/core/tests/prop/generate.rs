@@ -77,7 +77,7 @@ fn paths() -> impl Strategy<Value = PathMatch> {
         2 => plain().prop_map(PathMatch::Exact),
         3 => plain().prop_map(PathMatch::Prefix),
         1 => select(vec!["/a.*", "/a|/ab", "/a/[a-c]", "/", ".*b"]).prop_map(|text| PathMatch::Regex(text.into())),
-        1 => select(vec!["/a", "/a/b", "/[a-c]{2}", "/"]).prop_map(|text| PathMatch::RegexPrefix(text.into())),
+        1 => select(vec!["/a", "/A(/|$)(.*)", "/", "/[ax]", "/a/b"]).prop_map(|text| PathMatch::RegexPrefix(text.into())),
     ]
 }
 
