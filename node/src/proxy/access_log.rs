@@ -11,6 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::identity::ClientCertificate;
+
 /// Lines that wait for the writer.
 const QUEUE: usize = 8_192;
 
@@ -70,8 +72,10 @@ pub struct Record {
     pub upstream_us: u64,
     /// Further attempts.
     pub retries: u32,
-    /// The client.
+    /// The client, as trusted hops tell it.
     pub src_ip: IpAddr,
+    /// The client's certificate, where its listener verified one.
+    pub client_cert: Option<Arc<ClientCertificate>>,
     /// The endpoint.
     pub dst: Option<SocketAddr>,
     /// Its pod.
@@ -177,6 +181,7 @@ mod tests {
             upstream_us: 5,
             retries: 0,
             src_ip: IpAddr::from([127, 0, 0, 1]),
+            client_cert: None,
             dst: None,
             dst_pod: None,
             dst_node: None,

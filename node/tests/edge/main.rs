@@ -14,4 +14,8 @@ mod mesh;
 mod resources;
 mod retry;
 mod tls;
+mod tls_clients;
+mod tls_sessions;
+mod tls_wire;
+mod trusted;
 mod tunnel;
