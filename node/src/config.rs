@@ -39,6 +39,10 @@ pub struct Config {
     /// Number of the node, 1 to 254: its base address is 127.n.0.1, and Gateway g listens on
     /// 127.n.g.1 (mode `loopback`, the only one of directory mode).
     pub number: u8,
+    /// The node's zone; where it is not given, the one that endpoints on this node have. Services
+    /// that prefer near endpoints are served from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// Directory with the Kubernetes YAML; only reconcilers read it.
     pub source: PathBuf,
     /// Folder that all processes of the mesh share, on tmpfs, mode 0700: mesh id, CA, lease,
@@ -66,7 +70,12 @@ pub struct Config {
     /// Access log: `off`, `stderr` or a file's path.
     #[serde(default = "access_log_off")]
     pub access_log: String,
-    /// Adds `x-meshgate-via` to responses: which way the request took.
+    /// Requests that an endpoint may have at a time from this peer; others are picked above it, and
+    /// where all are full the answer is 503. 0 is no limit.
+    #[serde(default = "max_requests_per_endpoint")]
+    pub max_requests_per_endpoint: u32,
+    /// Adds `x-meshgate-via` and `x-meshgate-attempts` to responses: which way the request took, and
+    /// how often it was tried.
     #[serde(default)]
     pub debug_headers: bool,
     /// Seconds between "not ready" and "not accepting" at the end.
@@ -103,6 +112,10 @@ fn both_roles() -> Vec<Role> {
 
 fn access_log_off() -> String {
     "off".to_owned()
+}
+
+fn max_requests_per_endpoint() -> u32 {
+    1_024
 }
 
 fn drain_seconds() -> u32 {
@@ -191,7 +204,8 @@ mod tests {
         let config = parse(GOOD).unwrap();
         assert!(config.has(Role::Gateway) && config.has(Role::Reconciler));
         assert_eq!(config.at(config.ports.tunnel).to_string(), "127.1.0.1:15443");
-        assert_eq!(config.drain_seconds, 30);
+        assert_eq!((config.drain_seconds, config.max_requests_per_endpoint), (30, 1_024));
+        assert_eq!(config.zone, None);
     }
 
     #[test]

@@ -38,6 +38,7 @@ const SPAWNS: &[(&str, &str)] = &[
     ("node/src/edge/listen.rs", "a listener's acceptor: ended and awaited by the acceptor thread"),
     ("node/src/edge/mod.rs", "the acceptor thread: joined by the edge's future"),
     ("node/src/edge/worker.rs", "a worker thread: joined by the edge's future"),
+    ("node/src/proxy/mirror.rs", "sends one copy of a request: bounded in number and time"),
     ("node/src/proxy/pool/connect.rs", "drives one upstream connection: ends with it"),
     ("node/src/replicate/store/mod.rs", "the disk's thread: joined by the replica's future"),
     ("node/src/tunnel/client.rs", "uploads one request's body: aborted with its response"),

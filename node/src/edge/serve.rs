@@ -61,6 +61,7 @@ pub async fn serve(worker: Arc<Worker>, accepted: Accepted) {
         sni: None,
         certificate: None,
         trusted: worker.config.trusts(client.ip()),
+        tls_version: None,
         interim: None,
     };
     let ended = match bound.protocol {

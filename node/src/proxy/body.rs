@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -20,13 +21,14 @@ pub struct ResponseBody {
     exchange: Option<Exchange>,
     in_flight: Option<InFlight>,
     deadline: Option<Deadline>,
+    idle: Option<(Duration, Deadline)>,
     /// Bytes that must still come, where the head said how many: whoever writes the answer does
     /// not read on behind the last one.
     left: Option<u64>,
 }
 
 /// Where the bytes come from.
-pub(super) enum Inner {
+pub enum Inner {
     /// From the proxy itself.
     Own(Bytes),
     /// From a pod.
@@ -43,19 +45,28 @@ pub(super) struct Guards {
     pub in_flight: InFlight,
     /// When the body must have ended.
     pub deadline: Option<Deadline>,
+    /// How long the backend may be silent, and until when.
+    pub idle: Option<(Duration, Deadline)>,
 }
 
 impl ResponseBody {
     /// A body of the proxy itself.
     pub(super) fn own(bytes: Bytes, exchange: Exchange) -> Self {
-        ResponseBody { inner: Inner::Own(bytes), exchange: Some(exchange), in_flight: None, deadline: None, left: None }
+        ResponseBody {
+            inner: Inner::Own(bytes),
+            exchange: Some(exchange),
+            in_flight: None,
+            deadline: None,
+            idle: None,
+            left: None,
+        }
     }
 
     /// A backend's body of `length` bytes, if that is known. Zero: its head is its end.
     pub(super) fn backend(inner: Inner, guards: Guards, length: Option<u64>) -> Self {
-        let Guards { exchange, in_flight, deadline } = guards;
+        let Guards { exchange, in_flight, deadline, idle } = guards;
         let mut body =
-            ResponseBody { inner, exchange: Some(exchange), in_flight: Some(in_flight), deadline, left: length };
+            ResponseBody { inner, exchange: Some(exchange), in_flight: Some(in_flight), deadline, idle, left: length };
         if length == Some(0) || body.is_end_stream() {
             body.ended();
         }
@@ -66,6 +77,7 @@ impl ResponseBody {
         self.exchange = None;
         self.in_flight = None;
         self.deadline = None;
+        self.idle = None;
     }
 
     fn broke(&mut self, reason: &'static str) {
@@ -76,13 +88,17 @@ impl ResponseBody {
     }
 
     fn late(&mut self, cx: &mut Context<'_>) -> bool {
-        self.deadline.as_mut().is_some_and(|deadline| Pin::new(deadline).poll(cx).is_ready())
+        let mut over = |deadline: &mut Deadline| Pin::new(deadline).poll(cx).is_ready();
+        self.deadline.as_mut().is_some_and(&mut over) || self.idle.as_mut().is_some_and(|(_, silent)| over(silent))
     }
 }
 
-impl Inner {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self {
+impl Body for Inner {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
             Inner::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
             Inner::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Inner::Pooled(body) => Pin::new(body).poll_frame(cx),
@@ -96,16 +112,24 @@ impl Body for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = clean(self.inner.poll_frame(cx));
+        // Also where there is always more to read.
+        let over = self.deadline.as_ref().is_some_and(Deadline::is_over);
+        let polled = if over { Poll::Pending } else { clean(Pin::new(&mut self.inner).poll_frame(cx)) };
         match &polled {
-            Poll::Pending if self.late(cx) => {
+            Poll::Pending if over || self.late(cx) => {
                 self.broke("timeout");
                 return Poll::Ready(Some(Err("the backend's answer took too long".into())));
             }
             Poll::Pending => {}
             Poll::Ready(None) => self.ended(),
             Poll::Ready(Some(Ok(frame))) => {
+                if let Some((idle, silent)) = &mut self.idle {
+                    silent.push(*idle);
+                }
                 let read = frame.data_ref().map_or(0, |data| data.len() as u64);
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.sent_bytes(read);
+                }
                 self.left = self.left.map(|left| left.saturating_sub(read));
                 if self.left == Some(0) || self.inner_ended() {
                     self.ended();

@@ -16,9 +16,9 @@ use super::access_log::AccessLog;
 use super::clock::Clock;
 use super::lock;
 use super::metrics::ProxyMetrics;
+use super::mirror::Mirrors;
 use super::pool::Pool;
 use super::remote::Remote;
-use super::retry::RetryBudget;
 use super::view::View;
 use crate::h1::Interim;
 use crate::identity::{ClientCertificate, NodeName};
@@ -47,6 +47,8 @@ pub struct ProxyContext {
     pub access_log: AccessLog,
     /// Responses say how they came (`x-meshgate-via`). For demos and tests.
     pub debug_headers: bool,
+    /// Requests in flight that an endpoint may have from this peer.
+    pub max_requests_per_endpoint: u32,
     /// Bytes of request bodies that are kept for another attempt, in the whole process.
     pub retained: Arc<AtomicUsize>,
 }
@@ -58,7 +60,8 @@ pub struct Local {
     pub pool: Pool,
     /// Deadlines.
     pub timer: CoarseTimer,
-    pub(super) retries: RetryBudget,
+    /// Copies of requests that are on their way.
+    pub(super) mirrors: Mirrors,
     view: Mutex<Arc<View>>,
 }
 
@@ -77,6 +80,8 @@ pub struct ConnectionInfo {
     pub sni: Option<String>,
     /// The client's certificate, where the listener verified one.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// Version of TLS, as logs show it.
+    pub tls_version: Option<&'static str>,
     /// The ranges of trusted hops, where the client is one of them.
     pub trusted: Option<Arc<[Cidr]>>,
     /// Where interim responses of a backend are put, if the client can be sent any.
@@ -89,7 +94,7 @@ impl Local {
         Local {
             pool: Pool::new(context.source),
             timer: CoarseTimer::default(),
-            retries: RetryBudget::default(),
+            mirrors: Mirrors::default(),
             view: Mutex::new(Arc::new(View::new(context.table.load_full()))),
             context,
         }

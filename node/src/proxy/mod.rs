@@ -8,6 +8,7 @@
 
 pub mod access_log;
 mod answer;
+mod attempt;
 pub mod body;
 mod client_body;
 mod clock;
@@ -18,10 +19,12 @@ mod handle;
 mod host;
 mod latency;
 pub mod metrics;
+mod mirror;
 mod plan;
 pub mod pool;
 mod remote;
 mod retry;
+mod tee;
 mod view;
 
 pub use access_log::{AccessLog, AccessLogTarget};

@@ -77,7 +77,7 @@ pub fn start(config: ReplicaConfig, registry: &mut Registry) -> (Handles, Tasks)
     let begun = Instant::now();
     let (store, loaded) = Store::open(&config.state_dir, &config.mesh_id, config.verifier.as_ref());
     let outlets = Outlets {
-        table: Arc::new(ArcSwap::from_pointee(Table::default())),
+        table: Arc::new(ArcSwap::from_pointee(Table::at(config.place))),
         applied: watch::Sender::new(None),
         published: watch::Sender::new(None),
         fence: watch::Sender::new(loaded.fence),
@@ -145,7 +145,7 @@ impl Replica {
     fn bootstrap(&mut self, head: SignedHead, snapshot: Snapshot, begun: Instant) {
         let changes: Vec<LeafChange> = Snapshot::default().diff(&snapshot);
         let (decoded, held) = apply::decode_changes(&changes, &self.quarantine);
-        let Some(built) = apply::build(&Table::default(), head.id(), &decoded) else { return };
+        let Some(built) = apply::build(&self.outlets.table.load(), head.id(), &decoded) else { return };
         // Asked for by the task, so that nothing waits for them here.
         self.missing_keys = apply::key_hashes(&decoded);
         self.note_held(&changes, held.into_iter().chain(built.held));

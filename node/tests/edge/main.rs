@@ -4,15 +4,22 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod backend;
+mod balance;
 mod client;
+mod cors;
 mod drain;
 mod h1;
 mod hostile;
 mod http;
 mod listeners;
+mod log;
 mod mesh;
+mod mirror;
 mod resources;
+mod retries;
 mod retry;
+mod shaky;
+mod timeouts;
 mod tls;
 mod tls_clients;
 mod tls_sessions;

@@ -24,7 +24,7 @@ use crate::mesh::{Direct, NoTunnel, Options, context};
 use crate::resources::{Resources, prefix};
 
 /// A host on node n2 that knows a Service's endpoints there.
-fn host(backend: &Backend) -> PodHost {
+pub fn host(backend: &Backend) -> PodHost {
     let mut resources = Resources::default();
     resources.service("a", AppProtocol::Http1, &[(backend.address, Some("n2"))]);
     let context = context("n2", resources.table(9), &Options::default(), &mut Registry::default());

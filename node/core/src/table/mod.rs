@@ -10,6 +10,7 @@ mod route;
 mod service;
 mod shared;
 mod tls;
+mod topology;
 mod update;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode};
 
-use crate::balance::EndpointState;
+use crate::balance::{EndpointState, RetryBudget};
 use crate::filter::MatchedPath;
 use crate::snapshot::{
     AppProtocol, Backend, Filter, GatewayAddress, HeadId, HostPattern, Key, Protocol, Resource, Retry, SessionAffinity,
@@ -29,6 +30,7 @@ use gateway::GatewayEntry;
 use route::CompiledRoute;
 use service::Services;
 use shared::SharedMap;
+pub use topology::Place;
 
 pub use tls::{covers_name, server_name};
 
@@ -154,6 +156,11 @@ pub struct ServicePort {
     /// Endpoints that may be picked: the ready ones; if none is, those that are serving though
     /// terminating (kube-proxy's rule).
     pub endpoints: Vec<Endpoint>,
+    /// So many at the start of `endpoints` are the ones that topology prefers; all of them where
+    /// it prefers none. The others are for when none of these can be had.
+    pub preferred: usize,
+    /// How much may be repeated. Outlives the table, as long as the port exists.
+    pub retries: Arc<RetryBudget>,
 }
 
 /// An endpoint with its live state, which outlives the table.
@@ -212,7 +219,12 @@ pub struct RouteLine {
 }
 
 impl Table {
-    /// A table from nothing.
+    /// An empty table of the peer at `place`; all that are made from it are that peer's.
+    pub fn at(place: Place) -> Self {
+        Table { services: Services::at(place), ..Table::default() }
+    }
+
+    /// A table from nothing, of a peer that is nowhere.
     pub fn build<'a>(
         head: HeadId,
         resources: impl IntoIterator<Item = (&'a Key, &'a Arc<Resource>)>,

@@ -93,7 +93,9 @@ async fn handshake(
     match selected {
         Ok(made) => {
             let stream = start.into_stream(Arc::clone(&made.config)).await?;
-            let chain = stream.get_ref().1.peer_certificates();
+            let session = stream.get_ref().1;
+            info.tls_version = session.protocol_version().map(version_name);
+            let chain = session.peer_certificates();
             info.certificate = made.clients.as_ref().and_then(|clients| clients.verified(chain)).map(Arc::new);
             Ok(stream)
         }
@@ -103,6 +105,14 @@ async fn handshake(
             start.io.shutdown().await?;
             Err(Failure { reason, error: io::Error::other(words) })
         }
+    }
+}
+
+fn version_name(version: rustls::ProtocolVersion) -> &'static str {
+    match version {
+        rustls::ProtocolVersion::TLSv1_3 => "1.3",
+        rustls::ProtocolVersion::TLSv1_2 => "1.2",
+        _ => "unknown",
     }
 }
 
