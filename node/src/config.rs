@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
+use meshgate_core::sanitize::Cidr;
 use serde::{Deserialize, Serialize};
 
 /// What a process does. One binary, one or both roles.
@@ -62,6 +63,10 @@ pub struct Config {
     /// reports them as bind errors instead.
     #[serde(default)]
     pub low_port_offset: u16,
+    /// Proxies in front of this one, as ranges of addresses (`10.0.0.0/8`): their `X-Forwarded-*`
+    /// headers are believed and continued, everybody else's are removed.
+    #[serde(default)]
+    pub trusted_proxies: Vec<String>,
     /// Access log: `off`, `stderr` or a file's path.
     #[serde(default = "access_log_off")]
     pub access_log: String,
@@ -146,8 +151,18 @@ impl Config {
             bail!("node: {bad:?} is not allowed; lower-case letters, digits, '-' and '.' are");
         }
         ensure!((1..=254).contains(&self.number), "number: must be 1 to 254, is {}", self.number);
+        self.trusted_proxies()?;
         ensure!(!self.roles.is_empty(), "roles: at least one of gateway, reconciler");
         Ok(())
+    }
+
+    /// The ranges of `trustedProxies`.
+    ///
+    /// # Errors
+    /// One is none; the message names it.
+    pub fn trusted_proxies(&self) -> anyhow::Result<Vec<Cidr>> {
+        let ranges = self.trusted_proxies.iter().enumerate();
+        ranges.map(|(i, range)| range.parse().map_err(|e| anyhow!("trustedProxies[{i}]: {e}"))).collect()
     }
 
     /// Does this process have the role?
@@ -199,6 +214,7 @@ mod tests {
             (GOOD.replace("node: node-a", "node: Node_A"), "node"),
             (GOOD.replace("number: 1", "number: 0"), "number"),
             (format!("{GOOD}roles: []\n"), "roles"),
+            (format!("{GOOD}trustedProxies: [10.0.0.0/8, 10.0.0.0/40]\n"), "trustedProxies[1]"),
             (format!("{GOOD}colour: red\n"), "colour"),
         ] {
             let message = format!("{:#}", parse(&text).unwrap_err());

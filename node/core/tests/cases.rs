@@ -155,7 +155,7 @@ impl State {
         }
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let sni = rest.iter().find_map(|word| word.strip_prefix("sni="));
-        let head = RequestHead { host, path, query, method: &method, headers: &headers, sni };
+        let head = RequestHead { host, path, query, method: &method, headers: &headers, sni, verified: None };
         match self.table.decide(&key(Kind::Gateway, gateway), port, &head) {
             Decision::Reject(status, reason) => format!("{} {reason}", status.as_u16()),
             Decision::Rule(matched) => matched_shown(&matched, &head, port),

@@ -263,6 +263,7 @@ impl<'a> Base<'a> {
             node_number: Some(self.config.number),
             threads: self.config.threads,
             port_offset_below_1024: self.config.low_port_offset,
+            trusted_proxies: self.config.trusted_proxies()?.into(),
             ..EdgeConfig::default()
         };
         let keys = Arc::clone(&self.keys);

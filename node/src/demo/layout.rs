@@ -108,6 +108,7 @@ impl Layout {
             seeds: NODES.iter().map(|other| other.number).filter(|number| *number != node.number).collect(),
             ports: Ports::default(),
             threads: THREADS,
+            trusted_proxies: Vec::new(),
             low_port_offset: LOW_PORT_OFFSET,
             access_log: "off".to_owned(),
             max_requests_per_endpoint: 1_024,

@@ -15,6 +15,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 
+use crate::identity::ClientCertificate;
+
 /// Lines that wait for the writer.
 const QUEUE: usize = 8_192;
 
@@ -87,8 +89,10 @@ pub struct Record {
     pub resp_bytes: u64,
     /// Further attempts.
     pub retries: u32,
-    /// The client.
+    /// The client, as trusted hops tell it.
     pub src_ip: IpAddr,
+    /// The client's certificate, where its listener verified one.
+    pub client_cert: Option<Arc<ClientCertificate>>,
     /// The endpoint.
     pub dst: Option<SocketAddr>,
     /// Its pod.
@@ -250,6 +254,7 @@ mod tests {
             resp_bytes: 7,
             retries: 0,
             src_ip: IpAddr::from([127, 0, 0, 1]),
+            client_cert: None,
             dst: None,
             dst_pod: None,
             dst_node: None,

@@ -7,7 +7,8 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
-use meshgate_core::sanitize;
+use http::HeaderMap;
+use meshgate_core::sanitize::{self, Cidr};
 use meshgate_core::snapshot::Key;
 use meshgate_core::table::Table;
 
@@ -20,7 +21,7 @@ use super::pool::Pool;
 use super::remote::Remote;
 use super::view::View;
 use crate::h1::Interim;
-use crate::identity::NodeName;
+use crate::identity::{ClientCertificate, NodeName};
 use crate::timer::CoarseTimer;
 
 /// Nodes whose peer is expected: endpoints on them are reached by tunnel.
@@ -75,12 +76,14 @@ pub struct ConnectionInfo {
     pub tls: bool,
     /// The client.
     pub client: SocketAddr,
-    /// Server name of the TLS handshake.
+    /// Server name of the TLS handshake, empty where the client named nobody; `None` without TLS.
     pub sni: Option<String>,
+    /// The client's certificate, where the listener verified one.
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// Version of TLS, as logs show it.
     pub tls_version: Option<&'static str>,
-    /// The client is a trusted hop.
-    pub trusted: bool,
+    /// The ranges of trusted hops, where the client is one of them.
+    pub trusted: Option<Arc<[Cidr]>>,
     /// Where interim responses of a backend are put, if the client can be sent any.
     pub interim: Option<Interim>,
 }
@@ -128,7 +131,20 @@ impl Local {
 impl ConnectionInfo {
     /// As `sanitize` wants it.
     pub(super) fn canonical(&self) -> sanitize::Connection {
-        sanitize::Connection { client: self.client.ip(), tls: self.tls, port: self.port, trusted: self.trusted }
+        sanitize::Connection {
+            client: self.client.ip(),
+            tls: self.tls,
+            port: self.port,
+            trusted: self.trusted.is_some(),
+        }
+    }
+
+    /// The client's address as trusted hops tell it, for logs and session affinity.
+    pub fn client_address(&self, headers: &HeaderMap) -> IpAddr {
+        match &self.trusted {
+            Some(trusted) => sanitize::client_address(self.client.ip(), headers, trusted),
+            None => self.client.ip(),
+        }
     }
 
     /// `http` or `https`.

@@ -135,7 +135,7 @@ impl<'a> Forward<'a> {
             now,
             entropy: rand::random(),
             exclude: &tried.refused,
-            client: self.sender.connection.client.ip(),
+            client: self.sender.connection.client_address(&self.parts.headers),
             limit: self.context.max_requests_per_endpoint,
         };
         pick(self.port, &asked)

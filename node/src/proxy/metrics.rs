@@ -106,6 +106,12 @@ struct RetryLabels {
     outcome: &'static str,
 }
 
+/// Labels of a failed TLS handshake.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandshakeLabels {
+    reason: &'static str,
+}
+
 /// A label set that has a stand-in for those over the limit.
 trait Overflow {
     fn overflow(&self) -> Self;
@@ -190,6 +196,7 @@ pub struct ProxyMetrics {
     mirrors: Family<MirrorLabels, Counter>,
     ejections: Bounded<BackendLabels, Counter>,
     picks: Family<PickLabels, Counter>,
+    handshakes: Family<HandshakeLabels, Counter>,
     /// Connections of clients.
     pub connections: Gauge,
     picked: [Counter; 4],
@@ -260,6 +267,7 @@ impl ProxyMetrics {
             ejections: Bounded::new(MAX_EJECTION_SERIES),
             picked: [pick(Via::Local), pick(Via::Tunnel), pick(Via::Direct), pick(Via::Fallback)],
             picks: picks.clone(),
+            handshakes: Family::default(),
             connections: Gauge::default(),
             total: Sums::default(),
         };
@@ -292,6 +300,7 @@ impl ProxyMetrics {
             &self.ejections.family,
         );
         family(registry, "meshgate_picks", "Endpoints picked, by the way to them", &self.picks);
+        family(registry, "meshgate_tls_handshake_failures", "TLS handshakes of clients that failed", &self.handshakes);
         registry.register("meshgate_connections_active", "Open connections of clients", self.connections.clone());
     }
 
@@ -319,6 +328,11 @@ impl ProxyMetrics {
         if let Some(counter) = self.picked.get(via as usize) {
             counter.inc();
         }
+    }
+
+    /// A client's TLS handshake failed.
+    pub fn handshake_failed(&self, reason: &'static str) {
+        self.handshakes.get_or_create(&HandshakeLabels { reason }).inc();
     }
 
     /// One more attempt was made (`outcome` `again`) or not (`outcome` says why not).

@@ -44,6 +44,7 @@ pub fn decide<'t>(
         method: &parts.method,
         headers: &parts.headers,
         sni: connection.sni.as_deref(),
+        verified: connection.certificate.as_ref().map(|certificate| &*certificate.trust),
     };
     table.decide(&connection.gateway, connection.port, &head)
 }

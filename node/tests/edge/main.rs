@@ -21,4 +21,8 @@ mod retry;
 mod shaky;
 mod timeouts;
 mod tls;
+mod tls_clients;
+mod tls_sessions;
+mod tls_wire;
+mod trusted;
 mod tunnel;

@@ -36,6 +36,7 @@ impl Request {
             method: &self.method,
             headers: &self.headers,
             sni: self.sni,
+            verified: None,
         }
     }
 }
