@@ -89,7 +89,7 @@ pub struct ConnectionInfo {
 }
 
 impl Local {
-    /// A thread's share. Whoever owns it calls [`Local::tick`] every [`super::TICK`].
+    /// A thread's share. Whoever owns it calls [`Local::tick`] every [`crate::timer::TICK`].
     pub fn new(context: Arc<ProxyContext>) -> Self {
         Local {
             pool: Pool::new(context.source),

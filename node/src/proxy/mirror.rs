@@ -165,7 +165,7 @@ impl Job {
             now: context.clock.now(),
             entropy: rand::random(),
             exclude: &tried.refused,
-            client: self.connection.client.ip(),
+            client: self.connection.client_address(&self.parts.headers),
             limit: context.max_requests_per_endpoint,
         };
         match pick(port, &asked) {

@@ -1,5 +1,5 @@
 //! Picks an endpoint: weighted backend first, then power of two choices on requests in flight and
-//! peak-EWMA latency ([`pick`]), past endpoints that failed lately or are full ([`state`]).
+//! peak-EWMA latency ([`pick()`]), past endpoints that failed lately or are full ([`state`]).
 //!
 //! Peak-EWMA jumps up to a latency above the average at once and forgets it with time, so a slow
 //! endpoint is avoided after its first slow answer and tried again when nobody has asked it for a
