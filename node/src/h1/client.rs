@@ -19,6 +19,7 @@ use super::head::{self, Scan};
 use super::input::poll_fill;
 use super::out::Out;
 use super::prefixed::Prefixed;
+use super::spare;
 use super::upgrade::Upgraded;
 use super::{BodyError, Interim, MAX_HEAD};
 
@@ -166,7 +167,7 @@ where
                 Poll::Pending => {
                     if self.input.is_empty() {
                         // Not kept while the pod thinks: one buffer serves many connections.
-                        self.input = BytesMut::new();
+                        spare::give(&mut self.input);
                     }
                     return Poll::Pending;
                 }
@@ -268,8 +269,10 @@ where
             return None;
         }
         let sent = self.upload.take().is_none();
-        let (stream, input) = self.connection.take()?;
-        (self.keep && sent && input.is_empty()).then_some(Connection { stream })
+        let (stream, mut input) = self.connection.take()?;
+        let idle = self.keep && sent && input.is_empty();
+        spare::give(&mut input);
+        idle.then_some(Connection { stream })
     }
 
     /// Goes on with sending the request, where the answer came before its end.

@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use super::spare;
+
 /// Least room for a read.
 const LEAST: usize = 1024;
 
@@ -25,7 +27,9 @@ pub(super) fn poll_fill<S>(
 where
     S: AsyncRead + Unpin,
 {
-    if input.capacity() - input.len() < LEAST {
+    if input.capacity() == 0 && size <= spare::SIZE {
+        *input = spare::take();
+    } else if input.capacity() - input.len() < LEAST {
         input.reserve(size);
     }
     pin!(stream.read_buf(input)).poll(cx)

@@ -24,6 +24,7 @@ mod prefixed;
 mod refused;
 mod serve;
 mod shared;
+mod spare;
 #[cfg(test)]
 mod tests;
 mod upgrade;

@@ -1,9 +1,10 @@
 //! One authority a request (RFC 9110 7.2, RFC 9112 3.2, RFC 9113 8.3.1).
 
+use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
 use http::header::HOST;
-use http::{HeaderValue, Version, request};
+use http::{HeaderMap, HeaderValue, Version, request};
 
 /// Longest host name, in bytes (RFC 1035 2.3.4).
 const HOST_LIMIT: usize = 253;
@@ -44,12 +45,18 @@ impl Authority {
         Ok(Authority { host, port })
     }
 
-    /// As it is sent to a backend.
-    pub(super) fn header(&self) -> String {
-        match self.port {
-            Some(port) => format!("{}:{port}", self.host),
-            None => self.host.clone(),
+    /// As it is sent to a backend: the one `Host`. A line that says it already stays.
+    pub(super) fn set(&self, headers: &mut HeaderMap) -> Option<HeaderValue> {
+        let written = match self.port {
+            Some(port) => Cow::Owned(format!("{}:{port}", self.host)),
+            None => Cow::Borrowed(&*self.host),
+        };
+        if let Some(line) = headers.get(HOST).filter(|line| line.as_bytes() == written.as_bytes()) {
+            return Some(line.clone());
         }
+        let value = HeaderValue::from_str(&written).ok()?;
+        headers.insert(HOST, value.clone());
+        Some(value)
     }
 
     /// Whether two authorities mean the same; a port that is not written is the scheme's.

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 
@@ -15,17 +15,55 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Whether there are more fields, or longer ones, than the limits allow.
-pub(super) fn too_many(headers: &HeaderMap) -> bool {
-    let bytes = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
-    headers.len() > HEADER_COUNT || headers.iter().map(bytes).sum::<usize>() > HEADER_BYTES
+/// What one look over all fields finds: most requests have nothing special, and need not be searched
+/// for each of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Survey {
+    lines: usize,
+    bytes: usize,
+    /// A value starts or ends with white space, which HTTP/2 forbids and a codec for HTTP/1.1
+    /// would trim (RFC 9113 8.2.1).
+    pub(super) padded: bool,
+    /// `Content-Length` or `Transfer-Encoding`.
+    pub(super) framing: bool,
+    /// Fields of one connection.
+    pub(super) hop: bool,
+    /// `Expect`.
+    pub(super) expect: bool,
+    /// Names with `_`.
+    pub(super) underscores: bool,
+    /// Several lines of `Cookie`.
+    pub(super) cookies: bool,
+    /// Fields that only a trusted hop may send.
+    forwarded: bool,
 }
 
-/// Whether a value starts or ends with white space, which HTTP/2 forbids and a codec for HTTP/1.1
-/// would trim (RFC 9113 8.2.1).
-pub(super) fn padded(headers: &HeaderMap) -> bool {
-    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    headers.values().any(|value| blank(value.as_bytes().first()) || blank(value.as_bytes().last()))
+impl Survey {
+    /// Looks at all fields once.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+        let mut survey = Survey::default();
+        let mut cookie = false;
+        for (name, value) in headers {
+            let (text, value) = (name.as_str(), value.as_bytes());
+            survey.lines += 1;
+            survey.bytes += text.len() + value.len() + 4;
+            survey.padded |= blank(value.first()) || blank(value.last());
+            survey.framing |= matches!(text, "content-length" | "transfer-encoding");
+            survey.hop |= is_hop_by_hop(text);
+            survey.expect |= text == "expect";
+            survey.underscores |= text.as_bytes().contains(&b'_');
+            survey.forwarded |= is_forwarded(text);
+            survey.cookies |= cookie && text == "cookie";
+            cookie |= text == "cookie";
+        }
+        survey
+    }
+
+    /// Whether there are more fields, or longer ones, than the limits allow.
+    pub(super) fn too_many(&self) -> bool {
+        self.lines > HEADER_COUNT || self.bytes > HEADER_BYTES
+    }
 }
 
 /// Removes what belongs to one connection only (RFC 9110 7.6.1): `Connection` and what it names,
@@ -53,20 +91,25 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap, version: Version) -> Re
     Ok(upgrade)
 }
 
-/// Removes the hop-by-hop fields and those in `named`; also `Proxy`, which no specification knows
-/// and CGI takes for the variable `HTTP_PROXY`.
-pub(super) fn strip(headers: &mut HeaderMap, named: &[HeaderName]) {
-    const FIELDS: [&str; 6] = ["connection", "keep-alive", "te", "transfer-encoding", "upgrade", "http2-settings"];
-    named.iter().for_each(|name| drop(headers.remove(name)));
-    FIELDS.iter().for_each(|name| drop(headers.remove(*name)));
-    remove_where(headers, |name| name == "proxy" || name.as_str().starts_with("proxy-"));
+/// Fields of one connection; also `Proxy`, which no specification knows and CGI takes for the
+/// variable `HTTP_PROXY`.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(name, "connection" | "keep-alive" | "te" | "transfer-encoding" | "upgrade" | "http2-settings" | "proxy")
+        || name.starts_with("proxy-")
 }
 
-/// The fields that `Connection` names. `None` when it is no list of names.
+/// Removes the hop-by-hop fields and those in `named`.
+pub(super) fn strip(headers: &mut HeaderMap, named: &[HeaderName]) {
+    remove_where(headers, |name| is_hop_by_hop(name.as_str()) || named.contains(name));
+}
+
+/// The fields that `Connection` names; its own words are none. `None` when it is no list of names.
 pub(super) fn named_by_connection(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
     let mut named = Vec::new();
     for value in headers.get_all(CONNECTION) {
-        for token in value.to_str().ok()?.split(',').map(str::trim).filter(|token| !token.is_empty()) {
+        let own = |token: &str| token.eq_ignore_ascii_case("keep-alive") || token.eq_ignore_ascii_case("close");
+        let tokens = value.to_str().ok()?.split(',').map(str::trim);
+        for token in tokens.filter(|token| !token.is_empty() && !own(token)) {
             named.push(HeaderName::from_bytes(token.as_bytes()).ok()?);
         }
     }
@@ -152,22 +195,20 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
 
 /// Removes forwarded fields of untrusted clients, and sets our own. Of a trusted client's only
 /// the identity that peers assert (`X-Meshgate-*`) goes; its chain is continued.
-pub(super) fn forwarded(headers: &mut HeaderMap, connection: &Connection, host: &HeaderValue) {
-    if connection.trusted {
-        remove_where(headers, |name| name.as_str().starts_with("x-meshgate-"));
-    } else {
-        remove_where(headers, |name| *name == FORWARDED || is_forwarded(name.as_str()));
+pub(super) fn forwarded(headers: &mut HeaderMap, survey: &Survey, connection: &Connection, host: &HeaderValue) {
+    let mut chain: Vec<u8> = Vec::with_capacity(16);
+    if survey.forwarded {
+        if connection.trusted {
+            remove_where(headers, |name| name.as_str().starts_with("x-meshgate-"));
+        } else {
+            remove_where(headers, |name| is_forwarded(name.as_str()));
+        }
+        for value in headers.get_all(X_FORWARDED_FOR) {
+            chain.extend_from_slice(value.as_bytes());
+            chain.extend_from_slice(b", ");
+        }
     }
-    let client = match connection.client {
-        IpAddr::V6(address) => address.to_canonical(),
-        address => address,
-    };
-    let mut chain: Vec<u8> = Vec::new();
-    for value in headers.get_all(X_FORWARDED_FOR) {
-        chain.extend_from_slice(value.as_bytes());
-        chain.extend_from_slice(b", ");
-    }
-    chain.extend_from_slice(client.to_string().as_bytes());
+    address(connection.client, &mut chain);
     // Valid values, a comma and an address are a valid value.
     if let Ok(value) = HeaderValue::from_bytes(&chain) {
         headers.insert(X_FORWARDED_FOR, value);
@@ -176,6 +217,23 @@ pub(super) fn forwarded(headers: &mut HeaderMap, connection: &Connection, host: 
     headers.entry(X_FORWARDED_PROTO).or_insert(proto);
     headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
     headers.entry(X_FORWARDED_PORT).or_insert_with(|| HeaderValue::from(connection.port));
+}
+
+/// Appends an address; one that is IPv4 in IPv6's clothes as IPv4.
+fn address(address: IpAddr, out: &mut Vec<u8>) {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            for (index, octet) in address.octets().into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b'.');
+                }
+                let digits = [octet / 100, octet / 10 % 10, octet % 10];
+                let leading = digits.iter().take(2).take_while(|digit| **digit == 0).count();
+                out.extend(digits.iter().skip(leading).map(|digit| b'0' + digit));
+            }
+        }
+        IpAddr::V6(address) => out.extend_from_slice(address.to_string().as_bytes()),
+    }
 }
 
 /// Removes all fields whose names fulfil a condition.

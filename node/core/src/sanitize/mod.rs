@@ -12,9 +12,9 @@ mod tests;
 
 use std::net::IpAddr;
 
-use http::header::HOST;
-use http::{HeaderValue, Method, StatusCode, request};
+use http::{Method, StatusCode, request};
 
+use headers::Survey;
 pub use hops::{Cidr, client_address};
 pub use response::{response, trailers};
 
@@ -75,27 +75,35 @@ pub struct Refused {
 /// The client's fault: 400 (authority, path, framing), 405 (`CONNECT`), 417, 431, 501.
 pub fn request(parts: &mut request::Parts, connection: &Connection) -> Result<Canonical, Refused> {
     let bad = |reason| Refused { status: StatusCode::BAD_REQUEST, reason, close: false };
-    framing::request(&mut parts.headers, parts.version)?;
+    let survey = Survey::of(&parts.headers);
+    if survey.framing {
+        framing::request(&mut parts.headers, parts.version)?;
+    }
     if parts.method == Method::CONNECT {
         return Err(Refused { status: StatusCode::METHOD_NOT_ALLOWED, reason: "connect", close: true });
     }
-    if headers::too_many(&parts.headers) {
+    if survey.too_many() {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Err(Refused { status, reason: "headers_too_large", close: true });
     }
-    if headers::padded(&parts.headers) {
+    if survey.padded {
         return Err(bad("header_padded"));
     }
     let authority = authority::of(parts, connection.tls).map_err(bad)?;
     let path = target_path(parts).map_err(bad)?;
     let query = parts.uri.query().map(query).transpose().map_err(bad)?;
-    headers::expect(&mut parts.headers)?;
-    let upgrade = headers::remove_hop_by_hop(&mut parts.headers, parts.version)?;
-    headers::remove_underscores(&mut parts.headers);
-    headers::join_cookies(&mut parts.headers);
-    let host = HeaderValue::try_from(authority.header()).map_err(|_| bad("authority_bad_host"))?;
-    headers::forwarded(&mut parts.headers, connection, &host);
-    parts.headers.insert(HOST, host);
+    if survey.expect {
+        headers::expect(&mut parts.headers)?;
+    }
+    let upgrade = if survey.hop { headers::remove_hop_by_hop(&mut parts.headers, parts.version)? } else { None };
+    if survey.underscores {
+        headers::remove_underscores(&mut parts.headers);
+    }
+    if survey.cookies {
+        headers::join_cookies(&mut parts.headers);
+    }
+    let host = authority.set(&mut parts.headers).ok_or_else(|| bad("authority_bad_host"))?;
+    headers::forwarded(&mut parts.headers, &survey, connection, &host);
     Ok(Canonical { host: authority.host, port: authority.port, path, query, upgrade })
 }
 

@@ -3,6 +3,7 @@
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode, response};
 
+use super::headers::Survey;
 use super::{Refused, framing, headers};
 
 /// The mirror: removes hop-by-hop fields of a backend's response and refuses what would confuse
@@ -13,10 +14,16 @@ use super::{Refused, framing, headers};
 /// The backend's fault: 502. `close` is about the backend's connection.
 pub fn response(parts: &mut response::Parts) -> Result<(), Refused> {
     let refuse = |reason| Refused { status: StatusCode::BAD_GATEWAY, reason, close: true };
-    if headers::too_many(&parts.headers) {
+    let survey = Survey::of(&parts.headers);
+    if survey.too_many() {
         return Err(refuse("upstream_headers_too_large"));
     }
-    framing::response(parts.version, &parts.headers).map_err(refuse)?;
+    if survey.framing {
+        framing::response(parts.version, &parts.headers).map_err(refuse)?;
+    }
+    if !survey.hop {
+        return Ok(());
+    }
     let upgrade = match parts.status {
         StatusCode::SWITCHING_PROTOCOLS => parts.headers.get(UPGRADE).cloned(),
         _ => None,

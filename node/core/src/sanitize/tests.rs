@@ -1,5 +1,6 @@
 //! Whole requests and responses, as a codec hands them over.
 
+use http::HeaderValue;
 use http::{HeaderMap, Request, Response, Version};
 use proptest::prelude::*;
 

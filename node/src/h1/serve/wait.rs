@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::WaitForCancellationFuture;
 
@@ -14,6 +13,7 @@ use super::{Head, Server, Service};
 use crate::h1::head::{self, Scan};
 use crate::h1::refused;
 use crate::h1::shared::READ_HEAD;
+use crate::h1::spare;
 
 /// Bytes of a request's body that are read and dropped to save the connection, and bytes of
 /// anything that are read and dropped to save the answer.
@@ -63,7 +63,7 @@ where
         let idle = inner.input.is_empty();
         if idle {
             // Not kept while the client thinks: one buffer serves many connections.
-            inner.input = BytesMut::new();
+            spare::give(&mut inner.input);
             inner.out.release();
         }
         drop(inner);

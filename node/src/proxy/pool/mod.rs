@@ -25,8 +25,9 @@ pub use lease::{Lease, SendError};
 use super::lock;
 use crate::h1::Connection;
 
-/// Idle HTTP/1 connections kept an endpoint.
-const MAX_IDLE: usize = 64;
+/// Idle HTTP/1 connections kept an endpoint: as many as a thread's clients use at once, or each
+/// burst would dial anew.
+const MAX_IDLE: usize = 512;
 
 /// How long a connection stays idle before it is closed. Below the 60 s and more that servers use.
 const IDLE: Duration = Duration::from_secs(30);
