@@ -17,13 +17,12 @@ use meshgate_core::snapshot::Protocol;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::CancellationToken;
 
 use super::accept::Accepted;
 use super::sniff::sniff;
 use super::tls::shake_hands;
 use super::worker::Worker;
-use crate::h1::{self, Interim};
+use crate::h1::{self, Closing, Interim};
 use crate::proxy::{ClientBody, ConnectionInfo, ResponseBody, handle, refuse};
 
 /// Bytes of a request's head over HTTP/2.
@@ -77,12 +76,7 @@ pub async fn serve(worker: Arc<Worker>, accepted: Accepted) {
     drop(open);
 }
 
-async fn plain(
-    worker: &Arc<Worker>,
-    closing: &CancellationToken,
-    info: ConnectionInfo,
-    stream: TcpStream,
-) -> io::Result<()> {
+async fn plain(worker: &Arc<Worker>, closing: &Closing, info: ConnectionInfo, stream: TcpStream) -> io::Result<()> {
     let deadline = worker.local.timer.at(Instant::now() + worker.config.header_timeout);
     let (is_h2, stream) = tokio::select! {
         biased;
@@ -98,14 +92,14 @@ async fn plain(
 }
 
 /// Ends some time after the listener began to close.
-async fn last_words(worker: &Worker, closing: &CancellationToken) {
-    closing.cancelled().await;
+async fn last_words(worker: &Worker, closing: &Closing) {
+    closing.closed().await;
     worker.local.timer.at(Instant::now() + worker.config.last_words).await;
 }
 
 async fn tls(
     worker: &Arc<Worker>,
-    closing: &CancellationToken,
+    closing: &Closing,
     info: ConnectionInfo,
     stream: TlsStream<TcpStream>,
 ) -> io::Result<()> {
@@ -119,7 +113,7 @@ async fn tls(
 
 async fn h1<S>(
     worker: &Arc<Worker>,
-    closing: &CancellationToken,
+    closing: &Closing,
     mut info: ConnectionInfo,
     stream: S,
     input: BytesMut,
@@ -183,7 +177,7 @@ impl Drop for Busy {
     }
 }
 
-async fn h2<S>(worker: &Arc<Worker>, closing: &CancellationToken, info: ConnectionInfo, stream: S) -> io::Result<()>
+async fn h2<S>(worker: &Arc<Worker>, closing: &Closing, info: ConnectionInfo, stream: S) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -216,7 +210,7 @@ where
     tokio::select! {
         biased;
         ended = connection.as_mut() => return ended.map_err(io::Error::other),
-        () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = closing.closed() => connection.as_mut().graceful_shutdown(),
         () = idle(worker, &activity) => connection.as_mut().graceful_shutdown(),
     }
     connection.await.map_err(io::Error::other)

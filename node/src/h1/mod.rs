@@ -12,6 +12,7 @@
 
 mod body;
 mod client;
+mod closing;
 mod date;
 mod decode;
 mod encode;
@@ -31,6 +32,7 @@ mod upgrade;
 
 pub use body::{AnswerBody, Body};
 pub use client::{Connection, Incoming, SendFailure};
+pub use closing::Closing;
 pub use interim::Interim;
 pub use prefixed::Prefixed;
 pub use refused::Refused;

@@ -63,7 +63,7 @@ where
         wire.keep = wire.keep
             && !framing::has_token(response.headers(), CONNECTION, b"close")
             && !self.service.leaves()
-            && !self.settings.closing.is_cancelled()
+            && !self.settings.closing.is_closed()
             && self.may_keep();
         self.write(response, &mut wire).await?;
         let (read, quiet) = {
@@ -120,10 +120,11 @@ where
             let mut inner = self.shared.lock();
             let before = inner.out.total;
             let written = inner.poll_write(cx);
-            let progress = inner.out.total > before;
+            let (progress, ended) = (inner.out.total > before, inner.ended);
             drop(inner);
             if progress {
-                self.deadline.push(self.settings.idle_timeout);
+                let patience = if ended { self.settings.half_closed } else { self.settings.idle_timeout };
+                self.deadline.push(patience);
             }
             match (written, step) {
                 (Poll::Ready(Err(error)), _) => return Poll::Ready(Err(error)),
