@@ -247,7 +247,8 @@ pub enum TlsVersion {
 /// How a listener checks client certificates (`spec.tls.frontend`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientValidation {
-    /// Keys of the [`TrustBundle`]s whose certificates are trusted; never empty.
+    /// Keys of the [`TrustBundle`]s whose certificates are trusted. Empty: nobody is, and no client
+    /// gets in, whatever the mode.
     pub trust: Vec<Key>,
     /// What becomes of a client without a valid certificate.
     pub mode: ClientValidationMode,

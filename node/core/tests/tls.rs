@@ -74,8 +74,13 @@ fn table(listeners: Vec<Listener>, routes: Vec<(Key, Arc<Resource>)>) -> Table {
 
 /// The route that serves, or the status.
 fn decide(table: &Table, sni: &str, host: &str, verified: Option<&[Key]>) -> String {
+    decide_over(table, Some(sni), host, verified)
+}
+
+/// The same, of a connection that may have no TLS.
+fn decide_over(table: &Table, sni: Option<&str>, host: &str, verified: Option<&[Key]>) -> String {
     let headers = HeaderMap::new();
-    let (method, query, sni) = (&Method::GET, None, Some(sni));
+    let (method, query) = (&Method::GET, None);
     let head = RequestHead { host, path: "/x", query, method, headers: &headers, sni, verified };
     match table.decide(&gateway_key(), 443, &head) {
         Decision::Rule(matched) => matched.route.name.to_string(),
@@ -160,5 +165,24 @@ fn a_connection_older_than_a_demand_for_certificates_is_misdirected() {
     assert_eq!(decide(&strict, "a.example", "a.example", Some(&old)), "421", "verified for somebody else");
     let fallback = asked(demand(ClientValidationMode::AllowInsecureFallback, "new"));
     assert_eq!(decide(&fallback, "a.example", "a.example", None), "a");
+    for mode in [ClientValidationMode::AllowValidOnly, ClientValidationMode::AllowInsecureFallback] {
+        let nobody = asked(Some(ClientValidation { trust: Vec::new(), mode }));
+        for verified in [None, Some(&new[..]), Some(&[][..])] {
+            assert_eq!(decide(&nobody, "a.example", "a.example", verified), "421", "{mode:?} trusts nobody");
+        }
+    }
     assert_eq!(decide(&asked(None), "a.example", "a.example", Some(&old)), "a");
+}
+
+#[test]
+fn a_connection_older_than_the_protocol_of_its_port_is_misdirected() {
+    let of = |protocol| {
+        let listener = Listener { protocol, ..listener("a", "a.example", None) };
+        table(vec![listener], vec![route("a", &["a.example"])])
+    };
+    let (plain, secure) = (of(Protocol::Http), of(Protocol::Https));
+    assert_eq!(decide_over(&plain, None, "a.example", None), "a");
+    assert_eq!(decide_over(&secure, None, "a.example", None), "421", "without TLS, where TLS is wanted");
+    assert_eq!(decide_over(&plain, Some("a.example"), "a.example", None), "421");
+    assert_eq!(decide_over(&secure, Some("a.example"), "a.example", None), "a");
 }

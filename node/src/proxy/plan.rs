@@ -118,10 +118,12 @@ fn rewrite(canonical: &Canonical, matched: &Matched<'_>, backend: &Backend, part
     Some(())
 }
 
-/// The address in origin form. What the client sent is used where it is the same.
+/// The address in origin form. What the client sent is used where it is the same: in an absolute
+/// form without a path (`http://a?x`), there is a path (`/`) that was never written.
 fn address(canonical: &Canonical, path: Option<String>, sent: Uri) -> Option<Uri> {
     let path = path.as_deref().unwrap_or(&canonical.path);
-    let same = sent.path() == path && sent.query() == canonical.query.as_deref();
+    let written = sent.path_and_query().is_some_and(|target| target.as_str().starts_with(path));
+    let same = written && sent.path() == path && sent.query() == canonical.query.as_deref();
     if same && sent.authority().is_none() {
         return Some(sent);
     }

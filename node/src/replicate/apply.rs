@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use http::{HeaderMap, Method};
-use meshgate_core::snapshot::{HeadId, HostPattern, Key, PathMatch, Resource};
+use meshgate_core::snapshot::{HeadId, HostPattern, Key, PathMatch, Protocol, Resource};
 use meshgate_core::table::{Change, Held, RequestHead, Table};
 use meshgate_wire::{LeafChange, decode, leaf_hash};
 
@@ -120,8 +120,9 @@ fn probe(table: &Table, changes: &[Change]) {
                 _ => "probe.invalid",
             };
             let (method, query) = (&Method::GET, None);
-            let head = RequestHead { host, path, query, method, headers: &headers, sni: None, verified: None };
             for bind in binds.iter().filter(|bind| bind.gateway == attachment.gateway) {
+                let sni = (bind.protocol == Protocol::Https).then_some(host);
+                let head = RequestHead { host, path, query, method, headers: &headers, sni, verified: None };
                 let _ = table.decide(&bind.gateway, bind.port, &head);
             }
         }

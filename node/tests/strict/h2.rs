@@ -59,6 +59,7 @@ fn paths() -> Vec<Case> {
         ("an empty path", to(""), Refused),
         ("a path without a slash", to("ok"), Refused),
         ("an absolute path", to("http://b/ok"), Refused),
+        ("a query without a path", to("?x=1"), One(&["GET /?x=1 HTTP/1.1"])),
         ("a path with a space", to("/ok/x HTTP/1.1"), Refused),
         ("a path with CRLF", to("/ok/x\r\nx: y"), Refused),
         ("a path with LF", to("/ok/x\ny"), Refused),

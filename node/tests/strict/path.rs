@@ -56,6 +56,8 @@ async fn paths_have_one_reading() {
         case("a rewrite of a longer segment", get("/apix"), NONE),
         case("a query that looks like a path", get("/ok?/../admin"), One(&["GET /ok?/../admin HTTP/1.1", "!x-rule"])),
         case("a query of bytes that are not ASCII", get("/ok?\u{e9}"), BAD),
+        case("absolute without a path", "GET http://a?x=1 HTTP/1.1\r\nHost: a\r\n\r\n", One(&["GET /?x=1 HTTP/1.1"])),
+        case("absolute without path and query", "GET http://a HTTP/1.1\r\nHost: a\r\n\r\n", One(&["GET / HTTP/1.1"])),
         case("a redirect and CRLF", get("/moved/%0d%0aSet-Cookie:x"), BAD),
     ];
     run("path", cases).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshgate_core::snapshot::{
-    AppProtocol, Filter, HeadId, HeaderModifier, HostPattern, PathRewrite, Redirect, Rewrite,
+    AppProtocol, Filter, HeadId, HeaderModifier, HostPattern, PathMatch, PathRewrite, Redirect, Rewrite,
 };
 use meshgate_node::edge::EdgeConfig;
 use meshgate_node::proxy::PodHost;
@@ -16,7 +16,7 @@ use crate::exchange::{FOLLOWING, FOLLOWING_PATH, Outcome, exchange};
 use crate::gaps::GAPS;
 use crate::mesh::{Direct, Mesh, Options, context, impatient};
 use crate::recorder::{Recorder, Seen};
-use crate::resources::{Resources, filtered, listener, prefix};
+use crate::resources::{Resources, filtered, listener, prefix, rule};
 
 /// What must come of a case.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ pub fn case(name: &'static str, bytes: impl AsRef<[u8]>, want: Want) -> Case {
     Case { name, bytes: bytes.as_ref().to_vec(), want }
 }
 
-/// An edge before a recording backend. `/ok` reaches it; `/admin` too, and says so; `/api` is
+/// An edge before a recording backend. `/ok` reaches it, and `/`; `/admin` too, and says so; `/api` is
 /// rewritten; `/moved` is redirected; else there is no route.
 pub struct Bench {
     pub mesh: Mesh,
@@ -73,6 +73,7 @@ impl Bench {
         let rewrite = Rewrite { hostname: None, path: Some(PathRewrite::Prefix("/v1".into())) };
         let redirect = Redirect { hostname: Some("b".into()), status: 302, ..Redirect::default() };
         let rules = vec![
+            rule(PathMatch::Exact("/".into()), &[("a", 1)]),
             prefix("/ok", "a"),
             filtered("/admin", "a", Filter::RequestHeaders(set)),
             filtered("/api", "a", Filter::Rewrite(rewrite)),

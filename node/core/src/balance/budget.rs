@@ -1,9 +1,11 @@
 //! The retry budget: repeating what may have reached a pod must not double the load on pods that
 //! are in trouble (GEP-3388). What is provably unsent is not limited by it.
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
-use crate::table::ServicePort;
+use crate::table::{Endpoint, ServicePort};
 
 /// Time over which requests and retries are compared, in nanoseconds: 10 s.
 const WINDOW: u64 = 10_000_000_000;
@@ -21,9 +23,10 @@ pub struct RetryBudget(Mutex<Windows>);
 
 #[derive(Debug, Default)]
 struct Windows {
-    /// When the current window began, and how many requests there had been.
+    /// When the current window began.
     start: u64,
-    base: u64,
+    /// How many requests each endpoint had had then, or when it was first seen.
+    bases: HashMap<SocketAddr, u32>,
     retries: u64,
     /// What the window before had.
     before: (u64, u64),
@@ -33,25 +36,44 @@ impl RetryBudget {
     /// May one more request to `port` be repeated at `now` (nanoseconds on the caller's monotonic
     /// clock)? Counts it, if so.
     pub fn withdraw(&self, port: &ServicePort, now: u64) -> bool {
-        let requests = port.endpoints.iter().map(|endpoint| u64::from(endpoint.state.begun())).sum();
         // Whoever panicked left numbers behind, nothing else.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).withdraw(requests, now)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).withdraw(port, now)
     }
 }
 
 impl Windows {
-    fn withdraw(&mut self, requests: u64, now: u64) -> bool {
+    /// Requests of the window. Counted for each endpoint by itself: endpoints come and go, and what
+    /// one had before is no request of this port's window.
+    fn requests(&mut self, port: &ServicePort) -> u64 {
+        let first = self.bases.is_empty();
+        let since = |endpoint: &Endpoint| {
+            let begun = endpoint.state.begun();
+            let base = self.bases.entry(endpoint.address).or_insert(if first { 0 } else { begun });
+            let since = begun.wrapping_sub(*base);
+            // It went and came back, and counts anew.
+            if since > u32::MAX / 2 {
+                *base = begun;
+                return 0;
+            }
+            u64::from(since)
+        };
+        port.endpoints.iter().map(since).sum()
+    }
+
+    fn withdraw(&mut self, port: &ServicePort, now: u64) -> bool {
+        let mut requests = self.requests(port);
         let mut elapsed = now.saturating_sub(self.start);
         if elapsed >= WINDOW {
             let recent = elapsed < 2 * WINDOW;
-            let rate = requests.saturating_sub(self.base) / (elapsed / WINDOW).max(1);
+            let rate = requests / (elapsed / WINDOW).max(1);
             self.before = (rate, if recent { self.retries } else { 0 });
-            (self.start, self.base, self.retries) = (now, requests, 0);
-            elapsed = 0;
+            self.bases = port.endpoints.iter().map(|it| (it.address, it.state.begun())).collect();
+            (self.start, self.retries) = (now, 0);
+            (requests, elapsed) = (0, 0);
         }
         // The window before counts less and less.
         let left = |count: u64| count.saturating_mul((WINDOW - elapsed) / 1_000) / (WINDOW / 1_000);
-        let requests = requests.saturating_sub(self.base) + left(self.before.0);
+        let requests = requests + left(self.before.0);
         let allowed = self.retries + left(self.before.1) < MINIMUM.max(requests / SHARE);
         self.retries += u64::from(allowed);
         allowed
@@ -100,5 +122,21 @@ mod tests {
         assert_eq!(repeated(&port, S), MINIMUM);
         requests(&port, 100_000);
         assert!(repeated(&port, 1_000 * S) <= MINIMUM.max(100_000 / 99 / SHARE + 1));
+    }
+    #[test]
+    fn endpoints_that_come_and_go_bring_and_take_nothing() {
+        let mut port = port(4);
+        requests(&port, 4_000);
+        let newcomer = port.endpoints.pop().unwrap();
+        assert!(port.retries.withdraw(&port, 20 * S));
+        assert!(port.retries.withdraw(&port, 60 * S), "a window of its own");
+        requests(&port, 6_000);
+        port.endpoints.remove(0);
+        port.endpoints.push(newcomer);
+        let left = repeated(&port, 61 * S);
+        assert_eq!(left, 4_000 / SHARE - 1, "only what those that are still here had since");
+        // One comes back, and has forgotten.
+        port.endpoints[0].state = Default::default();
+        assert!(repeated(&port, 61 * S) <= MINIMUM);
     }
 }

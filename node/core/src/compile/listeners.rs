@@ -155,7 +155,18 @@ impl Checked {
             Some((reason, message)) => no(name, RESOLVED_REFS, reason, message),
             None => yes(name, RESOLVED_REFS, "ResolvedRefs"),
         });
-        let served = !closed && (protocol == Protocol::Http || !certificates.is_empty());
+        let usable = !closed && (protocol == Protocol::Http || !certificates.is_empty());
+        if !usable {
+            let what = if closed { "certificate of an authority" } else { "certificate" };
+            self.conditions.push(no(name, PROGRAMMED, "Invalid", format!("the listener has no usable {what}")));
+        }
+        // One that asks for client certificates is served whatever it lacks, and then refuses
+        // everybody: without it, its hostname would fall to a listener that may ask for none.
+        let clients = match (&listener.clients, clients) {
+            (Some(declared), None) => Some(ClientValidation { trust: Vec::new(), mode: declared.mode }),
+            (_, clients) => clients,
+        };
+        let served = usable || clients.is_some();
         self.sections.push(section(listener, http_routes, served));
         if served {
             self.listeners.push(snapshot::Listener {
@@ -167,9 +178,6 @@ impl Checked {
                 versions: listener.versions,
                 clients,
             });
-        } else {
-            let what = if closed { "certificate of an authority" } else { "certificate" };
-            self.conditions.push(no(name, PROGRAMMED, "Invalid", format!("the listener has no usable {what}")));
         }
     }
 

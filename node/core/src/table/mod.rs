@@ -274,12 +274,17 @@ impl Table {
     /// The listener is the one whose hostname matches the host most specifically, and no other
     /// (GEP-3567 adds: 421 when the connection's SNI chose another one). 421 also answers a client
     /// that was not asked for the certificate which the listener demands: its connection is older
-    /// than the demand. Within the listener, hosts are tried from the most specific, and matches
+    /// than the demand, or than TLS on the port. Within the listener, hosts are tried from the most specific, and matches
     /// of a host in order of precedence.
     pub fn decide(&self, gateway: &Key, port: u16, head: &RequestHead<'_>) -> Decision<'_> {
         const NO_ROUTE: Decision<'_> = Decision::Reject(StatusCode::NOT_FOUND, "no_route");
         let Some(entry) = self.gateways.get(gateway) else { return NO_ROUTE };
         let Some(listener) = entry.listener(port, head.host) else { return NO_ROUTE };
+        // The port changed its protocol under the connection: what a listener asks of TLS clients
+        // holds for nobody who came without.
+        if (listener.listener.protocol == Protocol::Https) != head.sni.is_some() {
+            return Decision::Reject(StatusCode::MISDIRECTED_REQUEST, "misdirected");
+        }
         if let Some(sni) = head.sni {
             let connected = entry.listener(port, &server_name(sni));
             let here = connected.is_some_and(|connected| std::ptr::eq(connected, listener));

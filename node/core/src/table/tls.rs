@@ -65,9 +65,11 @@ impl Table {
 }
 
 /// May a client whose certificate was verified against `verified` ask a listener? Compared are the
-/// bundles' names: a bundle that changes its content closes nobody's connection.
+/// bundles' names: a bundle that changes its content closes nobody's connection. A listener that
+/// asks and trusts nobody takes no request, in either mode.
 pub(super) fn vouched(listener: &Listener, verified: Option<&[Key]>) -> bool {
     match &listener.clients {
+        Some(ClientValidation { trust, .. }) if trust.is_empty() => false,
         Some(ClientValidation { trust, mode: ClientValidationMode::AllowValidOnly }) => {
             verified == Some(trust.as_slice())
         }

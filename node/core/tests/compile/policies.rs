@@ -1,7 +1,8 @@
 //! Mirrors, client certificates, and what annotations make of an Ingress.
 
 use meshgate_core::intent::*;
-use meshgate_core::snapshot::{self, BackendTarget, ClientValidationMode, HostPattern, Key, Kind, PathMatch};
+use meshgate_core::snapshot::{self, BackendTarget, ClientValidationMode, HeadId, HostPattern, Key, Kind, PathMatch};
+use meshgate_core::table::Table;
 
 use crate::fixtures::*;
 
@@ -70,7 +71,7 @@ fn client_certificates_need_somebody_to_trust() {
     let good = of(&[("ConfigMap", "gw/ca")]);
     assert_eq!((listeners(&good), good.findings()), (vec!["a".into(), "b".into()], vec![]));
     assert!(good.get(Kind::TrustBundle, "gw/configmap/ca").is_some());
-    // Part of them is enough; without any the listener is closed, and its neighbour is not.
+    // Part of them is enough; without any the listener refuses everybody, its neighbour does not.
     let part = of(&[("ConfigMap", "gw/ca"), ("Secret", "gw/gone")]);
     assert_eq!(
         (listeners(&part).len(), part.findings()),
@@ -83,11 +84,32 @@ fn client_certificates_need_somebody_to_trust() {
     ];
     for (reference, code, field, reason) in cases {
         let world = of(&[reference]);
-        assert_eq!(listeners(&world), ["b"], "{reference:?}");
+        assert_eq!(listeners(&world), ["a", "b"], "{reference:?}");
+        let trust = world.gateway("gw/g").listeners[0].clients.as_ref().map(|clients| clients.trust.len());
+        assert_eq!(trust, Some(0), "it is there to refuse, {reference:?}");
         assert_eq!(world.findings(), [format!("{code} Gateway gw/g v.caCertificateRefs[0].{field}")]);
         assert_eq!(world.condition(G, "gw/g", "a", "ResolvedRefs"), format!("False {reason}"));
         assert_eq!(world.condition(G, "gw/g", "a", "Accepted"), "False NoValidCACertificate");
+        assert_eq!(world.condition(G, "gw/g", "a", "Programmed"), "False Invalid");
     }
+}
+
+#[test]
+fn a_hostname_that_wants_client_certificates_does_not_fall_to_a_neighbour() {
+    let meets = |refs: &[(&str, &str)], secrets: &[&str]| {
+        let asking = Listener { hostname: Some("a.example".into()), ..trusting(refs) };
+        let gateway = gateway("gw/g", vec![asking, tls("b HTTPS 443", &["other"])]);
+        let objects = [gateway_class("meshgate"), authorities("gw/ca"), secret("gw/other"), gateway];
+        let world = World::of(objects.into_iter().chain(secrets.iter().map(|name| secret(name))));
+        let name = Key::new(Kind::Gateway, "gw", "g");
+        let gateway = std::sync::Arc::new(snapshot::Resource::Gateway(world.gateway("gw/g").clone()));
+        let (table, _) = Table::build(HeadId::default(), [(&name, &gateway)]);
+        table.listener(&name, 443, Some("a.example")).map(|listener| listener.name.clone())
+    };
+    assert_eq!(meets(&[("ConfigMap", "gw/ca")], &["gw/cert"]).as_deref(), Some("a"));
+    assert_eq!(meets(&[("ConfigMap", "gw/gone")], &["gw/cert"]).as_deref(), Some("a"), "nobody to trust");
+    assert_eq!(meets(&[("ConfigMap", "gw/ca")], &[]).as_deref(), Some("a"), "no certificate of its own");
+    assert_eq!(meets(&[], &[]).as_deref(), Some("a"), "neither");
 }
 
 fn world(more: impl IntoIterator<Item = Object>) -> World {

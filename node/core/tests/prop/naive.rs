@@ -29,7 +29,8 @@ pub fn decide(resources: &BTreeMap<Key, Arc<Resource>>, gateway: &Key, port: u16
         ranked.min().map(|(_, number)| number)
     };
     let Some(chosen) = best(head.host) else { return Answer::Status(404) };
-    if head.sni.is_some_and(|sni| best(sni) != Some(chosen)) {
+    let secure = listeners[chosen].protocol == Protocol::Https;
+    if secure != head.sni.is_some() || head.sni.is_some_and(|sni| best(sni) != Some(chosen)) {
         return Answer::Status(421);
     }
     let listener = &listeners[chosen].name;
