@@ -15,7 +15,7 @@ const ROWS: &[(usize, &[&str])] = &[
     (4, &["edge", "admin"]),
     (3, &["proxy", "replicate"]),
     (2, &["reconcile", "cluster", "tunnel", "h1"]),
-    (1, &["identity", "telemetry"]),
+    (1, &["identity", "telemetry", "relay"]),
     (0, &["config", "drain", "timer"]),
 ];
 

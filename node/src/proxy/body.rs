@@ -51,6 +51,19 @@ impl ResponseBody {
         ResponseBody { inner: Inner::Own(bytes), exchange: Some(exchange), in_flight: None, deadline: None, left: None }
     }
 
+    /// Of a stream that stopped speaking HTTP: empty, and the exchange lasts as long as it does. No
+    /// deadline ends it.
+    pub(super) fn upgraded(exchange: Exchange, in_flight: InFlight) -> Self {
+        let mut body = ResponseBody::own(Bytes::new(), exchange);
+        body.in_flight = Some(in_flight);
+        body
+    }
+
+    /// None, of nothing.
+    pub fn none() -> Self {
+        ResponseBody { inner: Inner::Own(Bytes::new()), exchange: None, in_flight: None, deadline: None, left: None }
+    }
+
     /// A backend's body of `length` bytes, if that is known. Zero: its head is its end.
     pub(super) fn backend(inner: Inner, guards: Guards, length: Option<u64>) -> Self {
         let Guards { exchange, in_flight, deadline } = guards;

@@ -22,6 +22,7 @@ use super::handle::own;
 use super::metrics::{OK, Via};
 use super::pool::{RequestBody, SendError, Target};
 use super::remote::RemoteError;
+use super::upgrade;
 use crate::identity::NodeName;
 use crate::timer::Deadline;
 use crate::tunnel::{Attempt, Refusal, Replay, StreamHeader};
@@ -313,11 +314,10 @@ impl<'a> Forward<'a> {
         mut exchange: Exchange,
     ) -> Response<ResponseBody> {
         self.body.forget();
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            // `sanitize` lets no request ask for it.
-            tracing::debug!("a backend switched protocols unasked");
-            return own(self.context, exchange, &answer::RESPONSE_REFUSED);
-        }
+        let upgraded = match upgrade::judge(&self.parts, &mut parts) {
+            Ok(upgraded) => upgraded,
+            Err(refused) => return own(self.context, exchange, &refused),
+        };
         if let Err(refused) = sanitize::response(&mut parts) {
             tracing::debug!(reason = refused.reason, "a backend's answer was refused");
             return own(self.context, exchange, &answer::RESPONSE_REFUSED);
@@ -333,6 +333,10 @@ impl<'a> Forward<'a> {
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
         exchange.answers(parts.status, OK, false);
+        if let Some(upgraded) = upgraded {
+            parts.extensions.insert(upgraded);
+            return Response::from_parts(parts, ResponseBody::upgraded(exchange, in_flight));
+        }
         let deadline = self.end_deadline(&exchange).map(|at| self.local.timer.at(at));
         let length = self.length(&parts);
         let guards = Guards { exchange, in_flight, deadline };

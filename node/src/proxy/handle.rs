@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response};
+use http_body::Body as _;
 use meshgate_core::sanitize;
 use meshgate_core::table::{Decision, Matched};
 
@@ -13,6 +14,7 @@ use super::context::{ConnectionInfo, Local, ProxyContext};
 use super::exchange::Exchange;
 use super::forward::{self, Forward};
 use super::plan::{self, Plan};
+use super::upgrade;
 use crate::h1;
 use crate::tunnel::Replay;
 
@@ -43,6 +45,7 @@ pub async fn handle(
         Plan::Forward(port, backend) => (port, backend),
         Plan::Answer(answer) => return own(context, exchange, &answer),
     };
+    upgrade::ask(&canonical, &mut parts, body.is_end_stream());
     let forward = Forward {
         context,
         local: &local,

@@ -22,6 +22,7 @@ mod plan;
 pub mod pool;
 mod remote;
 mod retry;
+mod upgrade;
 mod view;
 
 pub use access_log::{AccessLog, AccessLogTarget};

@@ -15,9 +15,10 @@ use super::frame::{
     FrameReader, FrameWriter, GIVEN_UP, Incoming, Kind, MALFORMED, StreamError, TOO_LATE, UNSENT, UPSTREAM_FAILED,
 };
 use super::metrics::{TunnelMetrics, refusal_reason};
-use super::{Body, Host, Hosted, Refusal, StreamHeader, Unsent, client, codec};
+use super::{Body, Host, Hosted, Refusal, StreamHeader, Unsent, client, codec, raw};
 use crate::drain::{Drain, Phase};
 use crate::identity::NodeName;
+use crate::relay::Upgraded;
 
 /// Streams that are served at once, over all connections of the process.
 pub(super) const MAX_HOSTED: usize = 4096;
@@ -45,14 +46,19 @@ impl Hosting {
     pub(super) async fn serve(self, peer: NodeName, send: SendStream, receive: RecvStream) {
         let mut writer = FrameWriter::new(send, GIVEN_UP);
         let reader = FrameReader::new(receive);
-        let gone = writer.stopped();
+        let stopped = writer.stopped();
+        let gone = async {
+            // Everything arrived, which is the end of this way only.
+            if let Ok(None) = stopped.await {
+                std::future::pending::<()>().await;
+            }
+        };
         let mut gone = pin!(gone);
         let result = tokio::select! {
             biased;
             result = self.exchange(&peer, &mut writer, reader) => result,
-            // The sender wants no answer: everything goes, the upstream with it. (An answer that
-            // arrived whole ends here too, harmlessly.)
-            _ = &mut gone => return self.metrics.hosted("client_gone"),
+            // The sender wants no answer: everything goes, the upstream with it.
+            () = &mut gone => return self.metrics.hosted("client_gone"),
         };
         match result {
             Ok(word) => self.metrics.hosted(word),
@@ -89,13 +95,13 @@ impl Hosting {
         writer.set_drop_code(UPSTREAM_FAILED);
         writer.queue(Kind::Accepted, |_| {});
         writer.flush().await?;
-        let body = if end {
-            super::empty()
+        let (body, reader) = if end {
+            (super::empty(), Some(reader))
         } else {
             // The reader goes with the body, to wherever the upstream reads it.
-            client::body(reader, ())
+            (client::body(reader, ()), None)
         };
-        let response = match hosted.send(request.map(|()| body)).await {
+        let mut response = match hosted.send(request.map(|()| body)).await {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(%peer, %error, "upstream failed");
@@ -103,6 +109,12 @@ impl Hosting {
                 return failed(writer, content).await;
             }
         };
+        if let (Some(upgraded), Some(reader)) = (response.extensions_mut().remove::<Upgraded>(), reader) {
+            writer.queue(Kind::Head, |buffer| codec::encode_response(&response, false, buffer));
+            writer.flush().await?;
+            raw::copy(writer, reader, &upgraded).await;
+            return Ok("upgraded");
+        }
         let end = response.is_end_stream();
         writer.queue(Kind::Head, |buffer| codec::encode_response(&response, end, buffer));
         respond(writer, response.into_body()).await

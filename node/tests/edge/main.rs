@@ -14,3 +14,5 @@ mod resources;
 mod retry;
 mod tls;
 mod tunnel;
+mod upgrade;
+mod ways;

@@ -43,15 +43,15 @@ impl Interim {
     }
 
     /// A new request begins.
-    pub(super) fn begin(&self) {
+    pub fn begin(&self) {
         let mut state = self.lock();
         state.count = 0;
         state.queue.clear();
         self.0.waiting.store(0, Ordering::Relaxed);
     }
 
-    /// The next one to write.
-    pub(super) fn take(&self) -> Option<(StatusCode, HeaderMap)> {
+    /// The next one to pass on.
+    pub fn take(&self) -> Option<(StatusCode, HeaderMap)> {
         if self.0.waiting.load(Ordering::Relaxed) == 0 {
             return None;
         }
