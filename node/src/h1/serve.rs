@@ -128,14 +128,15 @@ where
         let mut answer = pin!(self.service.call(Request::from_parts(parts, body)));
         let Server { shared, settings, deadline, .. } = self;
         poll_fn(|cx| {
-            if let Poll::Ready(response) = answer.as_mut().poll(cx) {
-                return Poll::Ready(Ok(Some(response)));
-            }
+            let answered = answer.as_mut().poll(cx);
             let mut inner = shared.lock();
             while let Some((status, headers)) = settings.interim.take() {
                 if version == Version::HTTP_11 {
                     super::encode::interim(status, &headers, &mut inner.out);
                 }
+            }
+            if let Poll::Ready(response) = answered {
+                return Poll::Ready(Ok(Some(response)));
             }
             if let Poll::Ready(Err(error)) = inner.poll_write(cx) {
                 return Poll::Ready(Err(error));

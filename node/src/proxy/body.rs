@@ -59,6 +59,14 @@ impl ResponseBody {
         body
     }
 
+    /// Takes what the proxy itself has to say, if it is its answer.
+    pub(super) fn take_own(&mut self) -> Option<Bytes> {
+        match &mut self.inner {
+            Inner::Own(bytes) => Some(std::mem::take(bytes)),
+            Inner::Pooled(_) | Inner::Remote(_) => None,
+        }
+    }
+
     /// None, of nothing.
     pub fn none() -> Self {
         ResponseBody { inner: Inner::Own(Bytes::new()), exchange: None, in_flight: None, deadline: None, left: None }

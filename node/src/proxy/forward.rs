@@ -238,7 +238,8 @@ impl<'a> Forward<'a> {
 
     async fn remote(&self, node: NodeName, endpoint: &Endpoint, body: Attempt) -> Attempted {
         let header = StreamHeader { endpoint: endpoint.address, client: self.connection.client, chosen_by: self.head };
-        match self.context.remote.send(&node, header, &self.parts, body).await {
+        match self.context.remote.send(&node, header, &self.parts, body.interim(self.connection.interim.as_ref())).await
+        {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
                 Ok((parts, Inner::Remote(body)))

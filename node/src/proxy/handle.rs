@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use http_body::Body as _;
 use meshgate_core::sanitize;
 use meshgate_core::table::{Decision, Matched};
@@ -13,6 +13,7 @@ use super::client_body::ClientBody;
 use super::context::{ConnectionInfo, Local, ProxyContext};
 use super::exchange::Exchange;
 use super::forward::{self, Forward};
+use super::grpc;
 use super::plan::{self, Plan};
 use super::upgrade;
 use crate::h1;
@@ -26,10 +27,21 @@ pub async fn handle(
     connection: Arc<ConnectionInfo>,
     request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
+    let grpc = grpc::asked(request.headers());
+    let response = answer(local, connection, request).await;
+    if grpc { grpc::shape(response) } else { response }
+}
+
+async fn answer(
+    local: Arc<Local>,
+    connection: Arc<ConnectionInfo>,
+    request: Request<ClientBody>,
+) -> Response<ResponseBody> {
     let (mut parts, body) = request.into_parts();
     let context = local.context();
     let mut exchange = Exchange::begin(&local, &connection, &parts);
     local.retries.deposit();
+    let waits = parts.headers.contains_key(header::EXPECT);
     let canonical = match sanitize::request(&mut parts, &connection.canonical()) {
         Ok(canonical) => canonical,
         Err(refused) => return own(context, exchange, &answer::refused(refused)),
@@ -54,7 +66,7 @@ pub async fn handle(
         port,
         filters: [&matched.action.filters, &backend.filters],
         timeouts: matched.action.timeouts,
-        body: Replay::new(body, &context.retained),
+        body: Replay::new(body, &context.retained).asked_for(waits),
         parts,
     };
     let mut response = forward::forward(forward, exchange).await;

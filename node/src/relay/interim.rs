@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{HeaderMap, StatusCode};
+use meshgate_core::sanitize;
 
 use super::MAX_INTERIM;
 
@@ -30,10 +31,12 @@ struct State {
 impl Interim {
     /// Passes an interim response on; what is beyond [`MAX_INTERIM`] of one request is dropped, as
     /// is what only concerns the connection it came on (100) or ends it (101).
-    pub fn put(&self, status: StatusCode, headers: HeaderMap) {
+    pub fn put(&self, status: StatusCode, mut headers: HeaderMap) {
         if !status.is_informational() || matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {
             return;
         }
+        // Neither framing nor what hops say to each other has a place in them.
+        sanitize::trailers(&mut headers);
         let mut state = self.lock();
         if state.count < MAX_INTERIM {
             state.count += 1;

@@ -23,7 +23,7 @@ use super::raw::Raw;
 use super::runner::Dial;
 use super::{Attempt, Body, BodyError, Refusal, StreamHeader, Tunnel, TunnelFailure, TunnelFailureKind, codec};
 use crate::identity::NodeName;
-use crate::relay::Upgraded;
+use crate::relay::{Interim, MAX_INTERIM, Upgraded};
 
 /// How long a request waits for a connection to be dialled.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_millis(1500);
@@ -65,21 +65,22 @@ impl Tunnel {
         let mut writer = FrameWriter::new(send, CLIENT_GONE);
         let mut reader = FrameReader::new(receive);
         let ended = body.is_end_stream();
+        let interim = body.take_interim();
         // What is upgraded may go on behind the head, so that the stream stays open.
         let upgrades = ended && head.headers.contains_key(header::UPGRADE);
         let opening = codec::encode_header(&header);
         writer.queue(Kind::Open, |buffer| buffer.extend_from_slice(&opening));
-        writer.queue(Kind::Head, |buffer| codec::encode_request(head, ended, buffer));
+        writer.queue(Kind::Head, |buffer| codec::encode_request(head, ended, interim.is_some(), buffer));
         let mut upload = Upload { writer, ended, upgrades };
         if ended && !upgrades {
             upload.writer.queue_end();
         }
         accepted(&slot, &mut upload, &mut reader, &mut body).await?;
         let responded = if upgrades {
-            switched(reader, slot, upload.writer).await
+            switched(reader, slot, upload.writer, interim.as_ref()).await
         } else {
             let upload = upload.spawn(body.commit());
-            respond(reader, slot, upload).await
+            respond(reader, slot, upload, interim.as_ref()).await
         };
         responded.map_err(|error| match error {
             // It takes back what it had accepted.
@@ -279,15 +280,21 @@ async fn respond(
     mut reader: FrameReader,
     slot: Slot,
     upload: Option<AbortOnDrop>,
+    interim: Option<&Interim>,
 ) -> Result<Response<Body>, StreamError> {
-    let (response, end) = head(&mut reader).await?;
+    let (response, end) = head(&mut reader, interim).await?;
     rest(reader, response, end, (slot, upload)).await
 }
 
 /// Waits for the head of the response to a request for an upgrade. After a 101 the stream carries
 /// bytes without frames.
-async fn switched(mut reader: FrameReader, slot: Slot, mut writer: FrameWriter) -> Result<Response<Body>, StreamError> {
-    let (mut response, end) = head(&mut reader).await?;
+async fn switched(
+    mut reader: FrameReader,
+    slot: Slot,
+    mut writer: FrameWriter,
+    interim: Option<&Interim>,
+) -> Result<Response<Body>, StreamError> {
+    let (mut response, end) = head(&mut reader, interim).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS && !end {
         response.extensions_mut().insert(Upgraded::new(Raw::new(writer, reader, slot)));
         return Ok(response.map(|()| super::empty()));
@@ -298,11 +305,21 @@ async fn switched(mut reader: FrameReader, slot: Slot, mut writer: FrameWriter) 
     rest(reader, response, end, slot).await
 }
 
-async fn head(reader: &mut FrameReader) -> Result<(Response<()>, bool), StreamError> {
-    let Incoming::Frame(Kind::Head, content) = reader.next().await? else {
-        return Err(codec::Malformed("no response head").into());
-    };
-    Ok(codec::decode_response(content)?)
+/// The response's head; what comes before it goes to `interim`.
+async fn head(reader: &mut FrameReader, interim: Option<&Interim>) -> Result<(Response<()>, bool), StreamError> {
+    for _ in 0..=MAX_INTERIM {
+        match reader.next().await? {
+            Incoming::Frame(Kind::Head, content) => return Ok(codec::decode_response(content)?),
+            Incoming::Frame(Kind::Interim, content) => {
+                let (parts, ()) = codec::decode_response(content)?.0.into_parts();
+                if let Some(interim) = interim {
+                    interim.put(parts.status, parts.headers);
+                }
+            }
+            _ => return Err(codec::Malformed("no response head").into()),
+        }
+    }
+    Err(codec::Malformed("too many interim responses").into())
 }
 
 async fn rest<T: Send + 'static>(

@@ -44,12 +44,15 @@ pub(super) enum Kind {
     Accepted = 6,
     Refused = 7,
     Failed = 8,
+    Interim = 9,
 }
 
 impl Kind {
     fn of(code: u8) -> Option<Self> {
         use Kind::*;
-        [Open, Head, Data, Trailers, End, Accepted, Refused, Failed].into_iter().find(|kind| *kind as u8 == code)
+        [Open, Head, Data, Trailers, End, Accepted, Refused, Failed, Interim]
+            .into_iter()
+            .find(|kind| *kind as u8 == code)
     }
 }
 

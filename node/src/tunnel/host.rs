@@ -1,10 +1,13 @@
 //! The hosting side: takes streams of peers, and reaches pods of this node through [`Host`].
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use http::Request;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use quinn::{RecvStream, SendStream};
@@ -18,7 +21,7 @@ use super::metrics::{TunnelMetrics, refusal_reason};
 use super::{Body, Host, Hosted, Refusal, StreamHeader, Unsent, client, codec, raw};
 use crate::drain::{Drain, Phase};
 use crate::identity::NodeName;
-use crate::relay::Upgraded;
+use crate::relay::{Interim, Upgraded};
 
 /// Streams that are served at once, over all connections of the process.
 pub(super) const MAX_HOSTED: usize = 4096;
@@ -101,7 +104,9 @@ impl Hosting {
             // The reader goes with the body, to wherever the upstream reads it.
             (client::body(reader, ()), None)
         };
-        let mut response = match hosted.send(request.map(|()| body)).await {
+        let interim = request.extensions().get::<Interim>().cloned();
+        let sent = hosted.send(request.map(|()| body));
+        let mut response = match answered(sent, writer, interim.as_ref()).await? {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(%peer, %error, "upstream failed");
@@ -141,6 +146,37 @@ async fn opening(reader: &mut FrameReader) -> Result<(StreamHeader, Request<()>,
     };
     let (request, end) = codec::decode_request(content)?;
     Ok((header, request, end))
+}
+
+/// Waits for the answer; what comes before it is written as it comes.
+async fn answered<T>(
+    mut sent: BoxFuture<'_, T>,
+    writer: &mut FrameWriter,
+    interim: Option<&Interim>,
+) -> Result<T, StreamError> {
+    let Some(interim) = interim else { return Ok(sent.await) };
+    loop {
+        let mut came = false;
+        let answer = poll_fn(|cx| {
+            let answer = sent.as_mut().poll(cx);
+            while let Some((status, headers)) = interim.take() {
+                let mut response = Response::new(());
+                (*response.status_mut(), *response.headers_mut()) = (status, headers);
+                writer.queue(Kind::Interim, |buffer| codec::encode_response(&response, false, buffer));
+                came = true;
+            }
+            match answer {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending if came => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await;
+        if let Some(answer) = answer {
+            return Ok(answer);
+        }
+        writer.flush().await?;
+    }
 }
 
 async fn refuse(writer: &mut FrameWriter, refusal: Refusal) -> Result<&'static str, StreamError> {

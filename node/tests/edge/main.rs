@@ -5,13 +5,19 @@
 
 mod backend;
 mod client;
+mod connect;
 mod drain;
+mod flood;
+mod grpc;
+mod h2c;
 mod hostile;
 mod http;
+mod interim;
 mod listeners;
 mod mesh;
 mod resources;
 mod retry;
+mod stream;
 mod tls;
 mod tunnel;
 mod upgrade;

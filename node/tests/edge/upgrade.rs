@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use meshgate_core::snapshot::{AppProtocol, Rule, Timeouts};
 use meshgate_node::drain::Phase;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -44,18 +47,22 @@ impl Switching {
 }
 
 async fn serve(mut stream: TcpStream) {
-    let head = read_head(&mut stream).await.to_lowercase();
+    let sent = read_head(&mut stream).await;
+    let head = sent.to_lowercase();
     let line = |name: &str| {
         let found = head.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
         found.unwrap_or("none").to_owned()
     };
     let (upgrade, connection) = (line("upgrade"), line("connection"));
-    let switch = |protocol: &str| {
-        format!(
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\nX-Saw: {connection}\r\n\r\n"
-        )
-    };
     let path = head.split(' ').nth(1).unwrap_or_default();
+    let key = sent
+        .lines()
+        .find_map(|line| line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key")));
+    let accept = key.filter(|_| path != "/bad-accept").map_or("none".to_owned(), |(_, key)| accept(key));
+    let switch = |protocol: &str| {
+        let fields = format!("Upgrade: {protocol}\r\nX-Saw: {connection}\r\nSec-WebSocket-Accept: {accept}");
+        format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n{fields}\r\n\r\n")
+    };
     let answer = match path {
         "/other" => switch("other"),
         "/plain" => format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Saw: {upgrade}\r\n\r\nok"),
@@ -85,9 +92,15 @@ async fn serve(mut stream: TcpStream) {
     }
 }
 
+/// RFC 6455 4.2.2.
+fn accept(key: &str) -> String {
+    let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()))
+}
+
 static HEARD: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
 
-async fn read_head(stream: &mut TcpStream) -> String {
+pub async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(tokio::time::timeout(PATIENCE, stream.read_u8()).await.expect("no head in time").unwrap());
@@ -95,7 +108,7 @@ async fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
-async fn ask(address: SocketAddr, path: &str, fields: &str) -> (TcpStream, String) {
+pub async fn ask(address: SocketAddr, path: &str, fields: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!("GET {path} HTTP/1.1\r\nHost: s\r\nConnection: Upgrade\r\n{fields}\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -103,10 +116,10 @@ async fn ask(address: SocketAddr, path: &str, fields: &str) -> (TcpStream, Strin
     (stream, head)
 }
 
-const WEBSOCKET: &str =
+pub const WEBSOCKET: &str =
     "Upgrade: WebSocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13";
 
-async fn rest(mut stream: TcpStream) -> Vec<u8> {
+pub async fn rest(mut stream: TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
     tokio::time::timeout(PATIENCE, stream.read_to_end(&mut all)).await.expect("it stays open").unwrap();
     all
