@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
+use meshgate_core::sanitize::Cidr;
 use serde::{Deserialize, Serialize};
 
 /// What a process does. One binary, one or both roles.
@@ -38,6 +39,10 @@ pub struct Config {
     /// Number of the node, 1 to 254: its base address is 127.n.0.1, and Gateway g listens on
     /// 127.n.g.1 (mode `loopback`, the only one of directory mode).
     pub number: u8,
+    /// The node's zone; where it is not given, the one that endpoints on this node have. Services
+    /// that prefer near endpoints are served from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// Directory with the Kubernetes YAML; only reconcilers read it.
     pub source: PathBuf,
     /// Folder that all processes of the mesh share, on tmpfs, mode 0700: mesh id, CA, lease,
@@ -58,10 +63,19 @@ pub struct Config {
     /// reports them as bind errors instead.
     #[serde(default)]
     pub low_port_offset: u16,
+    /// Proxies in front of this one, as ranges of addresses (`10.0.0.0/8`): their `X-Forwarded-*`
+    /// headers are believed and continued, everybody else's are removed.
+    #[serde(default)]
+    pub trusted_proxies: Vec<String>,
     /// Access log: `off`, `stderr` or a file's path.
     #[serde(default = "access_log_off")]
     pub access_log: String,
-    /// Adds `x-meshgate-via` to responses: which way the request took.
+    /// Requests that an endpoint may have at a time from this peer; others are picked above it, and
+    /// where all are full the answer is 503. 0 is no limit.
+    #[serde(default = "max_requests_per_endpoint")]
+    pub max_requests_per_endpoint: u32,
+    /// Adds `x-meshgate-via` and `x-meshgate-attempts` to responses: which way the request took, and
+    /// how often it was tried.
     #[serde(default)]
     pub debug_headers: bool,
     /// Seconds between "not ready" and "not accepting" at the end.
@@ -100,6 +114,10 @@ fn access_log_off() -> String {
     "off".to_owned()
 }
 
+fn max_requests_per_endpoint() -> u32 {
+    1_024
+}
+
 fn drain_seconds() -> u32 {
     30
 }
@@ -133,8 +151,18 @@ impl Config {
             bail!("node: {bad:?} is not allowed; lower-case letters, digits, '-' and '.' are");
         }
         ensure!((1..=254).contains(&self.number), "number: must be 1 to 254, is {}", self.number);
+        self.trusted_proxies()?;
         ensure!(!self.roles.is_empty(), "roles: at least one of gateway, reconciler");
         Ok(())
+    }
+
+    /// The ranges of `trustedProxies`.
+    ///
+    /// # Errors
+    /// One is none; the message names it.
+    pub fn trusted_proxies(&self) -> anyhow::Result<Vec<Cidr>> {
+        let ranges = self.trusted_proxies.iter().enumerate();
+        ranges.map(|(i, range)| range.parse().map_err(|e| anyhow!("trustedProxies[{i}]: {e}"))).collect()
     }
 
     /// Does this process have the role?
@@ -176,7 +204,8 @@ mod tests {
         let config = parse(GOOD).unwrap();
         assert!(config.has(Role::Gateway) && config.has(Role::Reconciler));
         assert_eq!(config.at(config.ports.tunnel).to_string(), "127.1.0.1:15443");
-        assert_eq!(config.drain_seconds, 30);
+        assert_eq!((config.drain_seconds, config.max_requests_per_endpoint), (30, 1_024));
+        assert_eq!(config.zone, None);
     }
 
     #[test]
@@ -185,6 +214,7 @@ mod tests {
             (GOOD.replace("node: node-a", "node: Node_A"), "node"),
             (GOOD.replace("number: 1", "number: 0"), "number"),
             (format!("{GOOD}roles: []\n"), "roles"),
+            (format!("{GOOD}trustedProxies: [10.0.0.0/8, 10.0.0.0/40]\n"), "trustedProxies[1]"),
             (format!("{GOOD}colour: red\n"), "colour"),
         ] {
             let message = format!("{:#}", parse(&text).unwrap_err());

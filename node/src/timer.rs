@@ -118,6 +118,11 @@ impl Slots {
 }
 
 impl Deadline {
+    /// Its time is over. Costs a load.
+    pub fn is_over(&self) -> bool {
+        self.wheel.now.load(Ordering::Relaxed) >= self.at
+    }
+
     /// Moves the deadline. Poll it, to be woken by the new one.
     pub fn reset(&mut self, instant: Instant) {
         self.at = self.wheel.millis(instant);

@@ -331,7 +331,8 @@ async fn a_finding_names_the_line_where_its_object_stands_now() {
     write(folder.path(), "route", &format!("{service}---\n{broken}"));
     running.next(&applied).await;
     running.leader.read_now().await.unwrap();
-    let line = 2 + service.lines().count();
+    // A document begins with its marker.
+    let line = 1 + service.lines().count();
     assert_eq!(origins(&running), [format!("route.yaml:{line}")]);
     assert_eq!(running.leader.book().findings().len(), running.leader.book().findings_count());
 

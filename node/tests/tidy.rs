@@ -40,6 +40,7 @@ const SPAWNS: &[(&str, &str)] = &[
     ("node/src/edge/mod.rs", "the acceptor thread: joined by the edge's future"),
     ("node/src/edge/streams.rs", "a stream of an HTTP/2 connection: ends with it"),
     ("node/src/edge/worker.rs", "a worker thread: joined by the edge's future"),
+    ("node/src/proxy/mirror.rs", "sends one copy of a request: bounded in number and time"),
     ("node/src/proxy/pool/connect.rs", "drives one upstream connection: ends with it"),
     ("node/src/replicate/store/mod.rs", "the disk's thread: joined by the replica's future"),
     ("node/src/tunnel/client.rs", "uploads one request's body: aborted with its response"),

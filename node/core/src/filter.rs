@@ -5,7 +5,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use regex::Regex;
 
 use crate::sanitize::path::rewritten;
-use crate::snapshot::{Filter, HeaderModifier, PathRewrite, Redirect, Rewrite};
+use crate::snapshot::{BackendTarget, Filter, HeaderModifier, PathRewrite, Redirect, Rewrite};
+
+mod cors;
+
+pub use cors::{allow_origin, cors, preflight};
 
 /// How a request's path was matched.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +46,18 @@ pub struct Rewritten {
     pub host: Option<String>,
     /// New path without query, if changed. Normalised.
     pub path: Option<String>,
+}
+
+/// Where copies of a request go. `random` gives a number for each mirror, evenly distributed.
+pub fn mirrors(filters: &[Filter], mut random: impl FnMut() -> u32) -> impl Iterator<Item = &BackendTarget> {
+    filters.iter().filter_map(move |filter| match filter {
+        // The share of all numbers that is below the fraction.
+        Filter::Mirror(mirror) => {
+            let chosen = (u64::from(random()) * u64::from(mirror.denominator)) >> 32 < u64::from(mirror.numerator);
+            chosen.then_some(&mirror.target)
+        }
+        _ => None,
+    })
 }
 
 /// The redirect that answers a request, if one does.
@@ -322,5 +338,50 @@ mod tests {
         assert_eq!(result, Rewritten { host: Some("one.example".into()), path: Some("/x".into()) });
         assert_eq!(headers.get(HOST), Some(&HeaderValue::from_static("one.example")));
         assert_eq!(headers.get("x-a"), Some(&HeaderValue::from_static("b")));
+    }
+
+    #[test]
+    fn a_mirror_gets_its_fraction() {
+        let mirror = |numerator, denominator| {
+            let target = BackendTarget::Invalid { reason: format!("{numerator}/{denominator}") };
+            Filter::Mirror(crate::snapshot::Mirror { target, numerator, denominator })
+        };
+        let filters = [mirror(0, 100), mirror(35, 100), mirror(1, 3), mirror(1, 1)];
+        let copies = |random: u32| mirrors(&filters, || random).count();
+        assert_eq!([0, 0x4000_0000, 0x5555_5556, 0x7fff_ffff, u32::MAX].map(copies), [3, 3, 2, 1, 1]);
+        let share = (0..1000).filter(|n| copies(n * (u32::MAX / 1000)) == 3).count();
+        assert!((330..=336).contains(&share), "{share} of 1000 had a third");
+    }
+
+    #[test]
+    fn a_template_is_filled_and_normalised() {
+        let regex = crate::compile::path_prefix_regex("/App(/|$)(.*)").expect("it parses");
+        let cases = [
+            ("/$2", "/app/x/y", "/x/y"),
+            ("/$2", "/APP", "/"),
+            ("/new/$2/$9", "/app/x", "/new/x/"),
+            ("/$2/../etc", "/app/x", "/etc"),
+            ("/$2/../../etc", "/app/x", "/"),
+            ("/$2", "/app/..%2f", "/"),
+            ("/cost$/$0", "/app/", "/cost$/$0"),
+        ];
+        for (template, path, expected) in cases {
+            let template = PathRewrite::Template(template.into());
+            let new = rewrite_path(&template, path, MatchedPath::Regex(&regex)).expect("a path");
+            assert!(new.eq_ignore_ascii_case(expected), "{template:?} {path}: {new}");
+        }
+        let plain = rewrite_path(&PathRewrite::Template("/x$1".into()), "/a", MatchedPath::Prefix("/a"));
+        assert_eq!(plain.as_deref(), Some("/x"));
+    }
+
+    #[test]
+    fn a_redirect_may_be_for_requests_without_tls_only() {
+        let to_https = Redirect { scheme: Some("https".into()), status: 308, unless_tls: true, ..REDIRECT };
+        let verbatim = Redirect { location: Some("https://b.org/?x".into()), ..REDIRECT };
+        let filters = [Filter::Redirect(to_https.clone()), Filter::Redirect(verbatim.clone())];
+        assert_eq!(redirect(&filters, false), Some(&to_https));
+        assert_eq!(redirect(&filters, true), Some(&verbatim));
+        assert_eq!(redirect(&filters[..1], true), None);
+        assert_eq!(redirect_location(&verbatim, &context("http", 80)), "https://b.org/?x");
     }
 }

@@ -22,8 +22,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use meshgate_core::filter::{RedirectContext, apply_request, redirect_location};
-use meshgate_core::snapshot::{BackendTarget, Filter, HeadId, Kind};
+use meshgate_core::filter::{RedirectContext, apply_request, redirect, redirect_location};
+use meshgate_core::snapshot::{BackendTarget, HeadId, Kind};
 use meshgate_core::table::{Decision, Held, Matched, RequestHead, RouteLine, Table};
 
 use parse::key;
@@ -155,7 +155,7 @@ impl State {
         }
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let sni = rest.iter().find_map(|word| word.strip_prefix("sni="));
-        let head = RequestHead { host, path, query, method: &method, headers: &headers, sni };
+        let head = RequestHead { host, path, query, method: &method, headers: &headers, sni, verified: None };
         match self.table.decide(&key(Kind::Gateway, gateway), port, &head) {
             Decision::Reject(status, reason) => format!("{} {reason}", status.as_u16()),
             Decision::Rule(matched) => matched_shown(&matched, &head, port),
@@ -168,19 +168,17 @@ fn matched_shown(matched: &Matched<'_>, head: &RequestHead<'_>, port: u16) -> St
     if matched.action.broken {
         shown.push_str(", broken");
     }
-    for filter in &matched.action.filters {
-        if let Filter::Redirect(redirect) = filter {
-            let scheme = if head.sni.is_some() { "https" } else { "http" };
-            let context = RedirectContext {
-                scheme,
-                host: head.host,
-                listener_port: port,
-                path: head.path,
-                query: head.query,
-                matched: matched.path,
-            };
-            let _ = write!(shown, ", {} {}", redirect.status, redirect_location(redirect, &context));
-        }
+    if let Some(redirect) = redirect(&matched.action.filters, head.sni.is_some()) {
+        let scheme = if head.sni.is_some() { "https" } else { "http" };
+        let context = RedirectContext {
+            scheme,
+            host: head.host,
+            listener_port: port,
+            path: head.path,
+            query: head.query,
+            matched: matched.path,
+        };
+        let _ = write!(shown, ", {} {}", redirect.status, redirect_location(redirect, &context));
     }
     let rewritten = apply_request(&matched.action.filters, head.path, matched.path, &mut HeaderMap::new());
     if rewritten.host.is_some() || rewritten.path.is_some() {

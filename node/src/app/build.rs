@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use meshgate_core::snapshot::HeadId;
+use meshgate_core::table::Place;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::info;
@@ -190,6 +191,7 @@ impl<'a> Base<'a> {
         let verifier = Arc::new(MeshVerifier::new(self.run.trust().clone()));
         let config = ReplicaConfig {
             node: self.node.clone(),
+            place: Place { node: Some(Arc::clone(&self.node.0)), zone: self.config.zone.as_deref().map(Arc::from) },
             instance: self.identity.instance(),
             mesh_id: self.run.mesh_id().to_owned(),
             state_dir: self.config.state.join(self.run.mesh_id()).join(&self.config.node),
@@ -232,6 +234,7 @@ impl<'a> Base<'a> {
         };
         let (access_log, writer) =
             AccessLog::open(&target).with_context(|| format!("accessLog: cannot open {}", self.config.access_log))?;
+        self.telemetry.register(|registry| access_log.register(registry));
         if let Some(writer) = writer {
             handles.push(wiring::thread("access-log", move || writer.run())?);
         }
@@ -246,6 +249,10 @@ impl<'a> Base<'a> {
             metrics: self.telemetry.register(|registry| Arc::new(ProxyMetrics::new(registry))),
             clock: Clock::start(),
             access_log,
+            max_requests_per_endpoint: match self.config.max_requests_per_endpoint {
+                0 => u32::MAX,
+                limit => limit,
+            },
             debug_headers: self.config.debug_headers,
             retained: Arc::default(),
         }))
@@ -256,12 +263,15 @@ impl<'a> Base<'a> {
             node_number: Some(self.config.number),
             threads: self.config.threads,
             port_offset_below_1024: self.config.low_port_offset,
+            trusted_proxies: self.config.trusted_proxies()?.into(),
             ..EdgeConfig::default()
         };
         let keys = Arc::clone(&self.keys);
         let sockets = SocketStore::default();
         let deps = EdgeDeps { table_changed, keys, proxy, sockets, drain: self.drain.clone() };
-        Edge::start(config, deps).context("cannot start the edge")
+        let edge = Edge::start(config, deps).context("cannot start the edge")?;
+        self.telemetry.register(|registry| edge.stats.register(registry));
+        Ok(edge)
     }
 
     fn facts(

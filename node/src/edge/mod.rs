@@ -18,13 +18,14 @@ mod tls;
 mod worker;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use meshgate_core::sanitize::Cidr;
 use meshgate_core::snapshot::{HeadId, Key, Protocol};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -66,6 +67,16 @@ pub struct EdgeConfig {
     pub last_words: Duration,
     /// How long an HTTP/1 client that has closed its side is served without a byte going out.
     pub half_closed: Duration,
+    /// Proxies in front of this one, whose forwarded headers are believed and continued.
+    pub trusted_proxies: Arc<[Cidr]>,
+}
+
+impl EdgeConfig {
+    /// The ranges of trusted hops, if the client is one.
+    fn trusts(&self, client: IpAddr) -> Option<Arc<[Cidr]>> {
+        let trusted = self.trusted_proxies.iter().any(|range| range.contains(client));
+        trusted.then(|| Arc::clone(&self.trusted_proxies))
+    }
 }
 
 impl Default for EdgeConfig {
@@ -80,6 +91,7 @@ impl Default for EdgeConfig {
             handshake_timeout: Duration::from_secs(10),
             last_words: Duration::from_secs(1),
             half_closed: Duration::from_secs(5),
+            trusted_proxies: Arc::default(),
         }
     }
 }

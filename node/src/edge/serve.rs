@@ -14,9 +14,8 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use meshgate_core::snapshot::Protocol;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +25,7 @@ use super::guard::Guard;
 use super::sniff::sniff;
 use super::stats::count;
 use super::streams::{Busy, Impatient, Sent, Streams};
-use super::tls::UNRECOGNIZED_NAME;
+use super::tls::shake_hands;
 use super::worker::Worker;
 use crate::h1::{self, Interim};
 use crate::proxy::{ClientBody, ConnectionInfo, ResponseBody, handle, refuse};
@@ -64,17 +63,16 @@ pub async fn serve(worker: Arc<Worker>, accepted: Accepted) {
         tls: bound.protocol == Protocol::Https,
         client,
         sni: None,
-        trusted: false,
+        certificate: None,
+        trusted: worker.config.trusts(client.ip()),
+        tls_version: None,
         interim: None,
     };
     let ended = match bound.protocol {
         Protocol::Http => plain(&worker, &bound.closing, info, stream).await,
         Protocol::Https => match shake_hands(&worker, &mut info, stream).await {
             Ok(stream) => tls(&worker, &bound.closing, info, stream).await,
-            Err(error) => {
-                count(&worker.stats.handshakes_failed);
-                Err(error)
-            }
+            Err(error) => Err(error),
         },
     };
     if let Err(error) = ended {
@@ -120,35 +118,6 @@ async fn tls(
         h2(worker, closing, info, stream).await
     } else {
         h1(worker, closing, info, stream, BytesMut::new()).await
-    }
-}
-
-/// The TLS handshake, within its time and with few others at the same time.
-async fn shake_hands(
-    worker: &Arc<Worker>,
-    info: &mut ConnectionInfo,
-    stream: TcpStream,
-) -> io::Result<TlsStream<TcpStream>> {
-    let handshake = async {
-        let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
-        let mut start = acceptor.await?;
-        // Only now: who says nothing takes no place.
-        let _place = worker.handshakes.acquire().await.map_err(io::Error::other)?;
-        info.sni = start.client_hello().server_name().map(str::to_ascii_lowercase);
-        let table = worker.local.table();
-        let config = worker.certificates.select(&table, &info.gateway, info.port, info.sni.as_deref());
-        match config {
-            Some(config) => start.into_stream(config).await,
-            None => {
-                start.io.write_all(&UNRECOGNIZED_NAME).await?;
-                start.io.shutdown().await?;
-                Err(io::Error::other("no certificate for the name that the client asked for"))
-            }
-        }
-    };
-    match tokio::time::timeout(worker.config.handshake_timeout, handshake).await {
-        Ok(result) => result,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 

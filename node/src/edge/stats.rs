@@ -3,7 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 
 /// Counters of connections. Each is monotonic but `active`.
 #[derive(Debug, Default)]
@@ -23,6 +27,43 @@ pub struct EdgeStats {
     /// HTTP/2 connections that were closed for a flood: of control frames, or of requests that broke off
     /// before they were answered.
     pub floods: AtomicU64,
+}
+
+impl EdgeStats {
+    /// Exports the counters.
+    pub fn register(self: &Arc<Self>, registry: &mut Registry) {
+        registry.register_collector(Box::new(Exported(Arc::clone(self))));
+    }
+}
+
+/// The counters as metrics, read when scraped.
+#[derive(Debug)]
+struct Exported(Arc<EdgeStats>);
+
+impl Collector for Exported {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let read = |counter: &AtomicU64| ConstCounter::new(counter.load(Ordering::Relaxed));
+        let accepted = read(&self.0.accepted);
+        let help = "Connections of clients that were accepted";
+        let descriptor = encoder.encode_descriptor("meshgate_connections_accepted", help, None, accepted.metric_type());
+        accepted.encode(descriptor?)?;
+        let failed = read(&self.0.handshakes_failed);
+        let help = "TLS handshakes of clients that failed or took too long";
+        let descriptor = encoder.encode_descriptor("meshgate_tls_handshakes_failed", help, None, failed.metric_type());
+        failed.encode(descriptor?)?;
+        let refused = [
+            ("over_limit", &self.0.over_limit),
+            ("queue_full", &self.0.queue_full),
+            ("no_descriptors", &self.0.no_descriptors),
+        ];
+        let help = "Connections of clients that were closed at once, or could not be accepted";
+        let kind = accepted.metric_type();
+        let mut family = encoder.encode_descriptor("meshgate_connections_refused", help, None, kind)?;
+        for (reason, counter) in refused {
+            read(counter).encode(family.encode_family(&[("reason", reason)])?)?;
+        }
+        Ok(())
+    }
 }
 
 /// Adds one.

@@ -72,7 +72,7 @@ struct Upload<B> {
 pub struct Incoming<S, B> {
     connection: Option<(S, BytesMut)>,
     /// The rest of the request, where the answer came before it was sent.
-    upload: Option<Upload<B>>,
+    upload: Option<Box<Upload<B>>>,
     decoder: Decoder,
     /// The connection may be used again.
     keep: bool,
@@ -196,7 +196,7 @@ where
         let body = Incoming {
             keep: known && self.broken.is_none() && framing::keeps_alive(parts.version, &parts.headers),
             connection: Some((self.stream, self.input)),
-            upload: Some(self.upload).filter(|upload| self.broken.is_none() && !upload.is_done()),
+            upload: (self.broken.is_none() && !self.upload.is_done()).then(|| Box::new(self.upload)),
             decoder: Decoder::new(framing),
             read: READ,
         };

@@ -101,6 +101,10 @@ pub(super) fn request(head: Bytes) -> Result<request::Parts, Refused> {
     if path.len() > MAX_TARGET {
         return Err(refused::TARGET_TOO_LONG);
     }
+    // `Uri` would drop a fragment, and what is matched would not be what was sent.
+    if memchr::memchr(b'#', path.as_bytes()).is_some() {
+        return Err(refused::TARGET);
+    }
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.method = Method::from_bytes(method.as_bytes()).map_err(|_| refused::REQUEST_LINE)?;
     parts.uri = Uri::from_maybe_shared(head.slice_ref(path.as_bytes())).map_err(|_| refused::TARGET)?;
@@ -119,15 +123,15 @@ fn flaw(error: httparse::Error, head: &[u8]) -> Refused {
     }
 }
 
-/// The first line is a request of HTTP/0.9, or of a version that is not spoken here.
+/// The first line is a request of a version that is not spoken here.
 fn other_version(head: &[u8]) -> bool {
-    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_end();
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     match words.as_slice() {
-        [b"GET", target] => target.starts_with(b"/"),
-        [_, _, version] => version.strip_prefix(b"HTTP/").is_some_and(
-            |number| matches!(number, [major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit()),
-        ),
+        [_, _, version] => version.strip_prefix(b"HTTP/").is_some_and(|number| {
+            matches!(number, [major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+                && !matches!(number, b"1.0" | b"1.1")
+        }),
         _ => false,
     }
 }

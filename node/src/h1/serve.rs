@@ -97,16 +97,14 @@ where
     let mut server = Server { shared, service, settings: settings.clone(), deadline, served: false };
     loop {
         let parts = match server.head(closing.as_mut()).await? {
-            Head::End => return Ok(()),
+            Head::End => return server.end(false).await,
             Head::Refused(refused) => return server.refuse(refused).await,
             Head::Request(parts) => parts,
         };
-        let wire = Wire {
-            method: parts.method.clone(),
-            version: parts.version,
-            keep: framing::keeps_alive(parts.version, &parts.headers),
-        };
-        let Some(response) = server.respond(parts, wire.version).await? else { return Ok(()) };
+        let framing = framing::of_request(parts.version, &parts.headers);
+        let keep = framing != Framing::Unknown && framing::keeps_alive(parts.version, &parts.headers);
+        let wire = Wire { method: parts.method.clone(), version: parts.version, keep };
+        let Some(response) = server.respond(parts, framing).await? else { return Ok(()) };
         if let Some(upgraded) = answer::upgraded(&response) {
             return server.upgrade(response, wire, upgraded).await;
         }
@@ -123,13 +121,14 @@ where
     V: Service,
 {
     /// Asks the service, while the client is watched. `None`: the client has gone.
-    async fn respond(&mut self, parts: request::Parts, version: Version) -> io::Result<Option<Response<V::Body>>> {
-        let body = self.begin(&parts);
+    async fn respond(&mut self, parts: request::Parts, framing: Framing) -> io::Result<Option<Response<V::Body>>> {
+        let (body, version) = (self.begin(&parts, framing), parts.version);
         let mut answer = pin!(self.service.call(Request::from_parts(parts, body)));
         let Server { shared, settings, deadline, .. } = self;
         poll_fn(|cx| {
             let answered = answer.as_mut().poll(cx);
             let mut inner = shared.lock();
+            // In order: those that came with the answer are queued before it.
             while let Some((status, headers)) = settings.interim.take() {
                 if version == Version::HTTP_11 {
                     super::encode::interim(status, &headers, &mut inner.out);
@@ -138,7 +137,9 @@ where
             if let Poll::Ready(response) = answered {
                 return Poll::Ready(Ok(Some(response)));
             }
-            if let Poll::Ready(Err(error)) = inner.poll_write(cx) {
+            if !inner.out.is_empty()
+                && let Poll::Ready(Err(error)) = inner.poll_write(cx)
+            {
                 return Poll::Ready(Err(error));
             }
             inner.poll_gone(deadline, settings.half_closed, cx).map(|()| Ok(None))
@@ -147,9 +148,8 @@ where
     }
 
     /// Makes the connection read the request's body when it is asked for.
-    fn begin(&mut self, parts: &request::Parts) -> Body {
+    fn begin(&mut self, parts: &request::Parts, framing: Framing) -> Body {
         self.settings.interim.begin();
-        let framing = framing::of_request(parts.version, &parts.headers);
         let mut inner = self.shared.lock();
         if framing == Framing::None {
             return Body::empty();

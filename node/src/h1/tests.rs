@@ -58,7 +58,9 @@ fn what_is_no_head_is_refused() {
         (with("A: b\r\n folded"), 400, "field_name_bad"),
         (with("A: b\r\n\tfolded"), 400, "field_name_bad"),
         ("GET / HTTP/1.1\r\n Host: a\r\n\r\n".to_owned(), 400, "field_name_bad"),
-        ("GET /\r\n\r\n".to_owned(), 505, "version_unknown"),
+        ("GET /\r\n\r\n".to_owned(), 400, "request_line_bad"),
+        ("GET /a#b HTTP/1.1\r\n\r\n".to_owned(), 400, "target_bad"),
+        ("GET /a\r HTTP/1.1\r\n\r\n".to_owned(), 400, "request_line_bad"),
         ("GET / HTTP/0.9\r\n\r\n".to_owned(), 505, "version_unknown"),
         ("GET / HTTP/1.2\r\n\r\n".to_owned(), 505, "version_unknown"),
         ("GET / HTTP/2.0\r\n\r\n".to_owned(), 505, "version_unknown"),
@@ -156,8 +158,11 @@ fn connections_live_as_long_as_the_head_says() {
     assert!(keeps(Version::HTTP_10, &[("connection", "Keep-Alive")]));
 }
 
-/// Decodes what comes in pieces: the data, the trailers, what is left.
-fn decoded(framing: Framing, pieces: &[&[u8]]) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), BadBody> {
+/// The data, the trailers, what is left.
+type Body = (Vec<u8>, Option<HeaderMap>, Vec<u8>);
+
+/// Decodes what comes in pieces.
+fn decoded(framing: Framing, pieces: &[&[u8]]) -> Result<Body, BadBody> {
     let mut decoder = Decoder::new(framing);
     let (mut input, mut data, mut trailers) = (BytesMut::new(), Vec::new(), None);
     let mut pieces = pieces.iter();

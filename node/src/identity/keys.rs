@@ -192,7 +192,8 @@ fn hash_of(path: &Path) -> Option<KeyHash> {
     Some(hash)
 }
 
-fn hex(hash: &KeyHash) -> String {
+/// In hexadecimal digits.
+pub(super) fn hex(hash: &KeyHash) -> String {
     use fmt::Write as _;
     hash.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

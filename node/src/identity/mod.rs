@@ -1,6 +1,7 @@
 //! Who a peer is and whom it believes: names, certificates of the mesh, private keys of listeners.
 
 mod authority;
+mod client_certificate;
 mod heads;
 mod keys;
 mod leader;
@@ -15,6 +16,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use client_certificate::ClientCertificate;
 pub use heads::{EpochSigner, MeshVerifier};
 pub use keys::{KeyHash, KeyStore};
 pub use leader::LeaderKey;

@@ -2,7 +2,7 @@
 //! the request may be repeated, and what to check.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use crate::h1;
 
@@ -17,13 +17,15 @@ pub struct Answer {
     pub location: Option<HeaderValue>,
     /// The connection's framing can't be trusted: close it.
     pub close: bool,
+    /// Headers that only this answer has.
+    pub more: Option<Box<HeaderMap>>,
     text: &'static str,
 }
 
 impl Answer {
     /// An error.
     pub const fn error(status: StatusCode, reason: &'static str, text: &'static str) -> Self {
-        Answer { status, reason, location: None, close: false, text }
+        Answer { status, reason, location: None, close: false, more: None, text }
     }
 
     /// A refusal of the table.
@@ -43,14 +45,20 @@ impl Answer {
         let location = HeaderValue::from_str(location).ok();
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FOUND);
         match location {
-            Some(location) => Answer { status, reason: "redirect", location: Some(location), close: false, text: "" },
+            Some(location) => Answer { location: Some(location), ..Answer::error(status, "redirect", "") },
             None => RULE_BROKEN,
         }
     }
 
+    /// The answer to a CORS preflight.
+    pub fn preflight(headers: HeaderMap) -> Self {
+        Answer { more: Some(Box::new(headers)), ..Answer::error(StatusCode::NO_CONTENT, "preflight", "") }
+    }
+
     /// It is a fault of the mesh or of a backend, not of the client.
     pub fn failed(&self) -> bool {
-        self.status.is_server_error()
+        let clients = [StatusCode::NOT_IMPLEMENTED, StatusCode::HTTP_VERSION_NOT_SUPPORTED];
+        self.status.is_server_error() && !clients.contains(&self.status)
     }
 
     /// The response. The body is empty for redirects.
@@ -64,7 +72,18 @@ impl Answer {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
             Bytes::from(format!("{}: {}\n", self.reason, self.text))
         };
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        // RFC 9110 8.6: not with a 204.
+        if self.status != StatusCode::NO_CONTENT {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE && self.reason == OVERLOADED.reason {
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        if let Some(more) = &self.more {
+            for (name, value) in more.iter() {
+                headers.append(name.clone(), value.clone());
+            }
+        }
         if let Some(location) = &self.location {
             headers.insert(header::LOCATION, location.clone());
         }
@@ -114,6 +133,17 @@ pub const NO_ENDPOINTS: Answer = Answer::error(
     "the backend Service has no ready endpoint; nothing was sent, a retry is safe",
 );
 
+/// Every endpoint has as many requests as it may have.
+pub const OVERLOADED: Answer = Answer::error(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "overloaded",
+    "every endpoint of the backend Service has as many requests as maxRequestsPerEndpoint allows; nothing was sent, \
+     a retry after a moment is safe",
+);
+
+/// When to come back after [`OVERLOADED`], in seconds (RFC 9110 10.2.3).
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
 /// Every endpoint that was tried refused before it took a byte.
 pub const ALL_REFUSED: Answer = Answer::error(
     StatusCode::SERVICE_UNAVAILABLE,
@@ -127,6 +157,7 @@ pub const CLIENT_BROKEN: Answer = Answer {
     reason: "client_broken",
     location: None,
     close: true,
+    more: None,
     text: "the request's body broke off or is not valid HTTP; the backend may have seen its start",
 };
 

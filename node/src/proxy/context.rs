@@ -7,7 +7,8 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
-use meshgate_core::sanitize;
+use http::HeaderMap;
+use meshgate_core::sanitize::{self, Cidr};
 use meshgate_core::snapshot::Key;
 use meshgate_core::table::Table;
 
@@ -15,12 +16,12 @@ use super::access_log::AccessLog;
 use super::clock::Clock;
 use super::lock;
 use super::metrics::ProxyMetrics;
+use super::mirror::Mirrors;
 use super::pool::Pool;
 use super::remote::Remote;
-use super::retry::RetryBudget;
 use super::view::View;
 use crate::h1::Interim;
-use crate::identity::NodeName;
+use crate::identity::{ClientCertificate, NodeName};
 use crate::timer::CoarseTimer;
 
 /// Nodes whose peer is expected: endpoints on them are reached by tunnel.
@@ -46,6 +47,8 @@ pub struct ProxyContext {
     pub access_log: AccessLog,
     /// Responses say how they came (`x-meshgate-via`). For demos and tests.
     pub debug_headers: bool,
+    /// Requests in flight that an endpoint may have from this peer.
+    pub max_requests_per_endpoint: u32,
     /// Bytes of request bodies that are kept for another attempt, in the whole process.
     pub retained: Arc<AtomicUsize>,
 }
@@ -57,7 +60,8 @@ pub struct Local {
     pub pool: Pool,
     /// Deadlines.
     pub timer: CoarseTimer,
-    pub(super) retries: RetryBudget,
+    /// Copies of requests that are on their way.
+    pub(super) mirrors: Mirrors,
     view: Mutex<Arc<View>>,
 }
 
@@ -72,21 +76,25 @@ pub struct ConnectionInfo {
     pub tls: bool,
     /// The client.
     pub client: SocketAddr,
-    /// Server name of the TLS handshake.
+    /// Server name of the TLS handshake, empty where the client named nobody; `None` without TLS.
     pub sni: Option<String>,
-    /// The client is a trusted hop.
-    pub trusted: bool,
+    /// The client's certificate, where the listener verified one.
+    pub certificate: Option<Arc<ClientCertificate>>,
+    /// Version of TLS, as logs show it.
+    pub tls_version: Option<&'static str>,
+    /// The ranges of trusted hops, where the client is one of them.
+    pub trusted: Option<Arc<[Cidr]>>,
     /// Where interim responses of a backend are put, if the client can be sent any.
     pub interim: Option<Interim>,
 }
 
 impl Local {
-    /// A thread's share. Whoever owns it calls [`Local::tick`] every [`super::TICK`].
+    /// A thread's share. Whoever owns it calls [`Local::tick`] every [`crate::timer::TICK`].
     pub fn new(context: Arc<ProxyContext>) -> Self {
         Local {
             pool: Pool::new(context.source),
             timer: CoarseTimer::default(),
-            retries: RetryBudget::default(),
+            mirrors: Mirrors::default(),
             view: Mutex::new(Arc::new(View::new(context.table.load_full()))),
             context,
         }
@@ -123,7 +131,20 @@ impl Local {
 impl ConnectionInfo {
     /// As `sanitize` wants it.
     pub(super) fn canonical(&self) -> sanitize::Connection {
-        sanitize::Connection { client: self.client.ip(), tls: self.tls, port: self.port, trusted: self.trusted }
+        sanitize::Connection {
+            client: self.client.ip(),
+            tls: self.tls,
+            port: self.port,
+            trusted: self.trusted.is_some(),
+        }
+    }
+
+    /// The client's address as trusted hops tell it, for logs and session affinity.
+    pub fn client_address(&self, headers: &HeaderMap) -> IpAddr {
+        match &self.trusted {
+            Some(trusted) => sanitize::client_address(self.client.ip(), headers, trusted),
+            None => self.client.ip(),
+        }
     }
 
     /// `http` or `https`.

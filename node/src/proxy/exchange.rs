@@ -2,16 +2,17 @@
 //! dropped, however it ends.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::AtomicU64;
 
 use http::{StatusCode, Version, header, request};
 use meshgate_core::balance::EndpointState;
 use meshgate_core::snapshot::HeadId;
 use meshgate_core::table::{Endpoint, Matched};
 
-use super::access_log::{Record, timestamp};
+use super::access_log::{BodyBytes, Record, text, timestamp, trace_id};
 use super::context::{ConnectionInfo, Local, ProxyContext};
-use super::metrics::{End, OK, RuleMetrics, Via};
+use super::metrics::{End, OK, RuleMetrics, Via, backend_name};
+use super::plan::Choice;
 
 /// Why an exchange without another reason ended before its answer.
 const CLIENT_GONE: &str = "client_gone";
@@ -36,6 +37,10 @@ pub struct Exchange {
     /// When the answer's head went out.
     answered: u64,
     retries: u32,
+    /// Bytes of the answer's body so far.
+    sent_bytes: u64,
+    /// The backend that was chosen.
+    backend: Option<usize>,
     /// Only where there is an access log.
     record: Option<Box<Record>>,
 }
@@ -46,14 +51,14 @@ pub struct InFlight(Arc<EndpointState>);
 impl InFlight {
     /// One more request.
     pub fn new(state: &Arc<EndpointState>) -> Self {
-        state.in_flight.fetch_add(1, Ordering::Relaxed);
+        state.begins();
         InFlight(Arc::clone(state))
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.ends();
     }
 }
 
@@ -77,6 +82,8 @@ impl Exchange {
             upstream: 0,
             answered: 0,
             retries: 0,
+            sent_bytes: 0,
+            backend: None,
             record: context.access_log.on().then(|| Box::new(record(context, connection, parts))),
         }
     }
@@ -94,8 +101,8 @@ impl Exchange {
     /// What the request asks for, and which table decides.
     pub fn asks(&mut self, host: &str, path: &str, head: HeadId) {
         if let Some(record) = &mut self.record {
-            record.host = host.to_owned();
-            record.path = path.to_owned();
+            record.host = text(host.as_bytes());
+            record.path = text(path.as_bytes());
             record.epoch = head.epoch;
             record.rev = head.rev;
         }
@@ -109,6 +116,35 @@ impl Exchange {
             record.route = format!("{}/{}", matched.route.namespace, matched.route.name);
             record.rule = Some(matched.rule);
         }
+    }
+
+    /// A backend was chosen.
+    pub fn chose(&mut self, choice: &Choice<'_>) {
+        self.backend = Some(choice.index);
+        if let Some(record) = &mut self.record {
+            record.backend = Some(backend_name(choice.backend));
+        }
+    }
+
+    /// Counts what is read of the request's body, where someone wants to know.
+    pub fn count_body(&self) -> Option<Arc<AtomicU64>> {
+        self.record.as_ref().map(|record| Arc::clone(&record.req_bytes.0))
+    }
+
+    /// Bytes of the answer went on.
+    pub fn sent_bytes(&mut self, bytes: u64) {
+        self.sent_bytes += bytes;
+    }
+
+    /// When the last attempt was sent.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// An endpoint was ejected.
+    pub fn ejected(&self) {
+        let backend = self.rule.as_deref().and_then(|rule| rule.backend(self.backend)).unwrap_or_default();
+        self.local.context().metrics.ejected(backend);
     }
 
     /// An attempt begins.
@@ -176,12 +212,16 @@ impl Exchange {
             duration: now.saturating_sub(self.started),
             own: answered.saturating_sub(self.started).saturating_sub(self.upstream),
             via: self.via,
+            backend: self.backend,
         };
         self.local.context().metrics.finished(&self.connection.gateway, self.rule.as_deref(), &end);
         if let Some(mut record) = self.record.take() {
             record.status = self.status.map_or(0, |status| status.as_u16());
             record.reason = self.reason;
             record.dur_us = end.duration / 1_000;
+            record.proxy_us = end.own / 1_000;
+            record.ttfb_us = answered.saturating_sub(self.started) / 1_000;
+            record.resp_bytes = self.sent_bytes;
             record.upstream_us = self.upstream / 1_000;
             record.retries = self.retries;
             record.via = self.via.map(Via::name);
@@ -205,25 +245,31 @@ fn record(context: &ProxyContext, connection: &ConnectionInfo, parts: &request::
         listener: String::new(),
         route: String::new(),
         rule: None,
-        method: parts.method.to_string(),
+        backend: None,
+        method: text(parts.method.as_str().as_bytes()),
         host: String::new(),
         path: String::new(),
         status: 0,
         dur_us: 0,
+        proxy_us: 0,
         upstream_us: 0,
+        ttfb_us: 0,
+        req_bytes: BodyBytes::default(),
+        resp_bytes: 0,
         retries: 0,
-        src_ip: connection.client.ip(),
+        src_ip: connection.client_address(&parts.headers),
+        client_cert: connection.certificate.clone(),
         dst: None,
         dst_pod: None,
         dst_node: None,
         via: None,
         protocol: if parts.version == Version::HTTP_2 { "HTTP/2.0" } else { "HTTP/1.1" },
+        tls_version: connection.tls_version,
+        sni: connection.sni.as_deref().map(|name| text(name.as_bytes())),
         reason: OK,
         epoch: 0,
         rev: 0,
-        user_agent: parts
-            .headers
-            .get(header::USER_AGENT)
-            .map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
+        trace_id: parts.headers.get("traceparent").and_then(|parent| trace_id(parent.as_bytes())),
+        user_agent: parts.headers.get(header::USER_AGENT).map(|agent| text(agent.as_bytes())),
     }
 }

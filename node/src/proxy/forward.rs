@@ -1,126 +1,69 @@
 //! Sends a request to one of a Service's endpoints, and to another one where nothing was taken.
 
-use std::future::Future;
-use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request, response};
-use meshgate_core::balance::pick;
+use meshgate_core::balance::{self, Asked, Picked, pick};
 use meshgate_core::filter;
 use meshgate_core::sanitize;
-use meshgate_core::snapshot::{Filter, HeadId, Timeouts};
+use meshgate_core::snapshot::{Filter, Timeouts};
 use meshgate_core::table::{Endpoint, ServicePort};
 
 use super::answer::{self, Answer};
+use super::attempt::{Failed, Patience, Sender};
 use super::body::{Guards, Inner, ResponseBody};
-use super::context::{ConnectionInfo, Local, ProxyContext};
+use super::context::ProxyContext;
 use super::exchange::{Exchange, InFlight};
 use super::handle::own;
 use super::metrics::{OK, Via};
-use super::pool::{RequestBody, SendError, Target};
-use super::remote::RemoteError;
+use super::retry::{Policy, Tried};
 use super::upgrade;
-use crate::identity::NodeName;
-use crate::timer::Deadline;
-use crate::tunnel::{Attempt, Refusal, Replay, StreamHeader};
-
-/// Endpoints that are tried for one request.
-const MAX_ATTEMPTS: usize = 3;
-
-/// As how slow an endpoint counts that refused, in nanoseconds. A refusal is quick; without this,
-/// it would make its endpoint the best one.
-const PENALTY: u64 = 1_000_000_000;
+use crate::tunnel::Replay;
 
 /// How long an answer's head may take where the rule sets no timeout.
-const DEFAULT_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const DEFAULT_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Says how a response came, where the context asks for it.
 pub(super) const VIA: HeaderName = HeaderName::from_static("x-meshgate-via");
+
+/// Says how many attempts a response took, where the context asks for it.
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-meshgate-attempts");
 
 /// A request on its way to a Service.
 pub struct Forward<'a> {
     /// The process's share.
     pub context: &'a ProxyContext,
-    /// The thread's share.
-    pub local: &'a Local,
-    /// The client's connection.
-    pub connection: &'a ConnectionInfo,
-    /// The table that decided.
-    pub head: HeadId,
+    /// Sends it.
+    pub sender: Sender<'a>,
     /// Where to.
     pub port: &'a ServicePort,
     /// Filters of the rule and of the backend, for the answer.
     pub filters: [&'a [Filter]; 2],
     /// Timeouts of the rule.
     pub timeouts: Timeouts,
+    /// When to try again.
+    pub policy: Policy<'a>,
     /// The request's head, in origin form.
     pub parts: request::Parts,
     /// The request's body.
     pub body: Replay,
 }
 
-/// What an attempt brought.
-type Attempted = Result<(response::Parts, Inner), Failed>;
-
-/// Why an attempt brought no answer.
-enum Failed {
-    /// Nothing was taken: another endpoint may be tried.
-    Refused(&'static str),
-    /// The endpoint's peer takes nothing, for whatever pod of its node; nothing was taken.
-    Node(NodeFailure),
-    /// The pooled connection was stale, and nothing was sent: the endpoint itself may be fine.
-    Stale,
-    /// Something was sent. `silent`: no byte of an answer came; `reused`: on a connection that had
-    /// served before, so that the endpoint itself may be fine.
-    Broken { silent: bool, reused: bool },
-    /// Time is over.
-    Late,
-}
-
-/// Why a peer takes nothing.
-#[derive(Clone, Copy)]
-enum NodeFailure {
-    /// It can't be reached, and its node may be gone as well.
-    Dead,
-    /// It is ending, its node's pods are not.
-    Draining,
-    /// It has no room. To dial its pods would go around its limit.
-    Full,
-}
-
-impl NodeFailure {
-    fn name(self) -> &'static str {
-        match self {
-            NodeFailure::Dead => "peer_dead",
-            NodeFailure::Draining => "peer_draining",
-            NodeFailure::Full => "peer_full",
-        }
-    }
-}
-
-/// Endpoints that were tried, and what the next attempt may do.
-#[derive(Default)]
-struct Tried<'a> {
-    refused: Vec<SocketAddr>,
-    /// Its peer takes nothing, but it may be reached without it.
-    unreached: Option<&'a Endpoint>,
-    /// Why there must be another attempt: the answer, if none succeeds.
-    last: Option<Answer>,
-    /// An idle connection was of no use: the next attempt dials.
-    dial: bool,
+/// What follows a failure.
+enum Then {
+    /// This answer.
+    Answer(Answer),
+    /// One more attempt, after a pause.
+    Again(Duration),
 }
 
 /// Forwards the request and returns the answer, a backend's or our own.
 pub async fn forward(forward: Forward<'_>, mut exchange: Exchange) -> Response<ResponseBody> {
     let mut tried = Tried::default();
-    let mut attempts = 0;
-    while attempts <= MAX_ATTEMPTS {
-        let last = attempts == MAX_ATTEMPTS;
-        let Some((endpoint, via)) = forward.next(&mut tried, last, exchange.now()) else {
-            return own(forward.context, exchange, &tried.last.unwrap_or(answer::NO_ENDPOINTS));
+    loop {
+        let (endpoint, via) = match forward.next(&mut tried, exchange.now()) {
+            Ok(next) => next,
+            Err(answer) => return own(forward.context, exchange, &answer),
         };
         let Some(body) = forward.body.attempt() else {
             // Its start is gone, which is no harm where everyone has refused it.
@@ -129,176 +72,218 @@ pub async fn forward(forward: Forward<'_>, mut exchange: Exchange) -> Response<R
         };
         exchange.sends(endpoint, via);
         let in_flight = InFlight::new(&endpoint.state);
-        let attempted = forward.attempt(&exchange, (endpoint, via), tried.dial, body).await;
+        let patience = forward.patience(&exchange);
+        let attempt = forward.sender.send((endpoint, via), tried.dial, &forward.parts, body);
+        let attempted = patience.wait(attempt).await.unwrap_or(Err(Failed::Late));
         let (now, waited) = exchange.waited();
-        match attempted {
+        let then = match attempted {
             Ok((parts, inner)) => {
                 endpoint.state.observe(now, waited);
-                return forward.answer(via, parts, inner, in_flight, exchange);
-            }
-            Err(failed) => {
-                // A stale connection says nothing of its endpoint; the next attempt dials, so that
-                // there is one such failure at most.
-                attempts += usize::from(!matches!(failed, Failed::Stale));
-                if let Some(answer) = forward.failed(failed, endpoint, via, &mut tried, &mut exchange) {
-                    return own(forward.context, exchange, &answer);
+                forward.judge(parts.status, endpoint, &exchange);
+                match forward.wants_other(parts.status, endpoint, &mut tried, &mut exchange) {
+                    Some(pause) => Then::Again(pause),
+                    None => {
+                        tried.attempts += 1;
+                        return forward.answer((via, tried.attempts), parts, inner, in_flight, exchange);
+                    }
                 }
             }
-        }
-    }
-    own(forward.context, exchange, &tried.last.unwrap_or(answer::ALL_REFUSED))
-}
-
-impl<'a> Tried<'a> {
-    /// An idle connection to the endpoint was of no use.
-    fn redial(&mut self, endpoint: &'a Endpoint, via: Via) {
-        self.dial = true;
-        if via == Via::Fallback {
-            self.unreached = Some(endpoint);
-        }
-    }
-
-    /// The endpoint is not asked again, and others are preferred for a while.
-    fn refused(&mut self, endpoint: &Endpoint, now: u64) {
-        endpoint.state.observe(now, PENALTY);
-        self.refused.push(endpoint.address);
-    }
-
-    /// The peer takes nothing: no endpoint on its node is asked through it again.
-    fn node(&mut self, why: NodeFailure, endpoint: &'a Endpoint, port: &ServicePort, now: u64) {
-        for other in port.endpoints.iter().filter(|other| other.node == endpoint.node) {
-            self.refused(other, now);
-        }
-        match why {
-            NodeFailure::Draining => self.unreached = Some(endpoint),
-            // What is known to run is dialled rather than what may be gone.
-            NodeFailure::Dead => self.unreached = self.unreached.or(Some(endpoint)),
-            NodeFailure::Full => {}
+            Err(failed) => forward.failed(failed, (endpoint, via), &mut tried, &mut exchange),
+        };
+        drop(in_flight);
+        match then {
+            Then::Answer(answer) => return own(forward.context, exchange, &answer),
+            Then::Again(pause) if pause.is_zero() => {}
+            // Seldom, so that it has no place in every request's future; shorter than a tick of the
+            // thread's timer.
+            Then::Again(pause) => Box::pin(tokio::time::sleep(pause)).await,
         }
     }
 }
 
 impl<'a> Forward<'a> {
     /// The next endpoint. At last, and where none is left, one whose peer takes nothing is dialled.
-    fn next(&self, tried: &mut Tried<'a>, last: bool, now: u64) -> Option<(&'a Endpoint, Via)> {
-        let picked = (!last)
-            .then(|| pick(self.port, now, rand::random(), &tried.refused))
-            .flatten()
-            .filter(|endpoint| !tried.refused.contains(&endpoint.address));
-        match picked {
-            Some(endpoint) => Some((endpoint, self.via(endpoint))),
-            None => tried.unreached.take().map(|endpoint| (endpoint, Via::Fallback)),
-        }
-    }
-
-    fn via(&self, endpoint: &Endpoint) -> Via {
-        match &endpoint.node {
-            Some(node) if **node == *self.context.node.0 => Via::Local,
-            Some(node) if self.context.expected.load().contains(&NodeName(Arc::clone(node))) => Via::Tunnel,
-            _ => Via::Direct,
-        }
-    }
-
-    async fn attempt(
-        &self,
-        exchange: &Exchange,
-        (endpoint, via): (&Endpoint, Via),
-        dial: bool,
-        body: Attempt,
-    ) -> Attempted {
-        let deadline = self.head_deadline(exchange).map(|at| self.local.timer.at(at));
-        let attempt = async {
-            match (via, &endpoint.node) {
-                (Via::Tunnel, Some(node)) => self.remote(NodeName(Arc::clone(node)), endpoint, body).await,
-                _ => self.direct(endpoint, dial, body).await,
+    fn next(&self, tried: &mut Tried<'a>, now: u64) -> Result<(&'a Endpoint, Via), Answer> {
+        let over = tried.over(self.policy);
+        let mut full = false;
+        if !over {
+            match self.pick(tried, now) {
+                Picked::Endpoint(endpoint) => return Ok((endpoint, self.sender.via(endpoint))),
+                Picked::Full => full = true,
+                Picked::Nothing => {}
             }
+        }
+        if let Some(endpoint) = tried.unreached.take() {
+            return Ok((endpoint, Via::Fallback));
+        }
+        // All were asked, and the rule wants more: once more from the start.
+        if !over && !full && self.policy.asked() && tried.attempts > 0 {
+            tried.refused.clear();
+            if let Picked::Endpoint(endpoint) = self.pick(tried, now) {
+                return Ok((endpoint, self.sender.via(endpoint)));
+            }
+        }
+        let none = match (over, full) {
+            (true, _) => answer::ALL_REFUSED,
+            (_, true) => answer::OVERLOADED,
+            _ => answer::NO_ENDPOINTS,
         };
-        before(deadline, attempt).await.unwrap_or(Err(Failed::Late))
+        Err(tried.last.take().unwrap_or(none))
     }
 
-    async fn direct(&self, endpoint: &Endpoint, dial: bool, body: Attempt) -> Attempted {
-        let target = Target { address: endpoint.address, app: self.port.app };
-        let pool = &self.local.pool;
-        let lease = if dial { pool.fresh(target).await } else { pool.checkout(target).await };
-        let lease = lease.map_err(|_| Failed::Refused("connect"))?;
-        let lease = lease.interim(self.connection.interim.as_ref());
-        match lease.send(&self.parts, RequestBody::from(body)).await {
-            Ok(response) => {
-                let (parts, body) = response.into_parts();
-                Ok((parts, Inner::Pooled(body)))
+    fn pick(&self, tried: &Tried<'_>, now: u64) -> Picked<'a> {
+        let asked = Asked {
+            now,
+            entropy: rand::random(),
+            exclude: &tried.refused,
+            client: self.sender.connection.client_address(&self.parts.headers),
+            limit: self.context.max_requests_per_endpoint,
+        };
+        pick(self.port, &asked)
+    }
+
+    /// Says of an endpoint that answered whether it is well.
+    fn judge(&self, status: StatusCode, endpoint: &Endpoint, exchange: &Exchange) {
+        match status {
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                self.blame(endpoint, exchange);
             }
-            Err(SendError { unsent: true, reused: true, .. }) => Err(Failed::Stale),
-            Err(SendError { unsent: true, .. }) => Err(Failed::Refused("unsent")),
-            Err(SendError { silent, reused, error, .. }) => {
-                tracing::debug!(endpoint = %endpoint.address, %error, "a backend broke off");
-                Err(Failed::Broken { silent, reused })
-            }
+            _ => endpoint.state.succeeded(exchange.now(), exchange.sent()),
         }
     }
 
-    async fn remote(&self, node: NodeName, endpoint: &Endpoint, body: Attempt) -> Attempted {
-        let header = StreamHeader { endpoint: endpoint.address, client: self.connection.client, chosen_by: self.head };
-        match self.context.remote.send(&node, header, &self.parts, body.interim(self.connection.interim.as_ref())).await
+    fn blame(&self, endpoint: &Endpoint, exchange: &Exchange) {
+        if balance::failed(self.port, endpoint, exchange.now()) {
+            tracing::debug!(endpoint = %endpoint.address, "an endpoint failed too often and is left out for a while");
+            exchange.ejected();
+        }
+    }
+
+    /// The pause before another attempt, where the rule wants one after this status and one can be
+    /// made.
+    fn wants_other(
+        &self,
+        status: StatusCode,
+        endpoint: &'a Endpoint,
+        tried: &mut Tried<'a>,
+        exchange: &mut Exchange,
+    ) -> Option<Duration> {
+        if !self.policy.covers(status.as_u16()) || tried.attempts + 1 >= self.policy.attempts() || !self.body.returns()
         {
-            Ok(response) => {
-                let (parts, body) = response.into_parts();
-                Ok((parts, Inner::Remote(body)))
-            }
-            Err(RemoteError::Refused(Refusal::Draining)) => Err(Failed::Node(NodeFailure::Draining)),
-            Err(RemoteError::Refused(Refusal::Overloaded)) => Err(Failed::Node(NodeFailure::Full)),
-            Err(RemoteError::Refused(_)) => Err(Failed::Refused("refused")),
-            Err(RemoteError::Unreachable(_)) => Err(Failed::Node(NodeFailure::Dead)),
-            Err(RemoteError::Broken(error)) => {
-                tracing::debug!(%node, endpoint = %endpoint.address, %error, "a tunnelled request broke off");
-                Err(Failed::Broken { silent: true, reused: false })
-            }
+            return None;
         }
+        let pause = self.policy.pause(tried.attempts + 1, rand::random());
+        if !self.in_time(pause, exchange) || !self.affords("status", exchange) {
+            return None;
+        }
+        tried.attempts += 1;
+        tried.dial = false;
+        tried.refused.push(endpoint.address);
+        tried.last = Some(answer::UPSTREAM_BROKEN);
+        exchange.again("status");
+        Some(pause)
     }
 
-    /// What becomes of a failed attempt: an answer, or `None` for one more.
+    /// The retry budget has room for one more.
+    fn affords(&self, reason: &'static str, exchange: &Exchange) -> bool {
+        let affords = self.port.retries.withdraw(self.port, exchange.now());
+        if !affords {
+            self.context.metrics.retried(reason, "over_budget");
+        }
+        affords
+    }
+
+    /// The request's time is not over after a pause.
+    fn in_time(&self, pause: Duration, exchange: &Exchange) -> bool {
+        let then = self.context.clock.instant(exchange.now()) + pause;
+        self.end(exchange).is_none_or(|end| then < end)
+    }
+
+    /// What becomes of a failed attempt.
     fn failed(
         &self,
         failed: Failed,
-        endpoint: &'a Endpoint,
-        via: Via,
+        (endpoint, via): (&'a Endpoint, Via),
         tried: &mut Tried<'a>,
         exchange: &mut Exchange,
-    ) -> Option<Answer> {
-        let broken = matches!(failed, Failed::Broken { .. });
+    ) -> Then {
+        let repeats = self.policy.repeats(&self.parts.method, !self.body.is_empty());
+        let mut pause = Duration::ZERO;
         match failed {
             // Says nothing of the endpoint.
-            _ if self.body.broke() => return Some(answer::CLIENT_BROKEN),
-            Failed::Late => return Some(answer::TIMEOUT),
+            _ if self.body.broke() => return Then::Answer(answer::CLIENT_BROKEN),
+            // A stale connection says nothing of its endpoint; the next attempt dials, so that there
+            // is one such failure at most.
             Failed::Stale => {
                 tried.redial(endpoint, via);
                 exchange.again("stale");
             }
-            Failed::Refused(why) => {
-                tried.refused(endpoint, self.context.clock.now());
-                exchange.again(why);
-            }
             Failed::Node(why) => {
-                tried.node(why, endpoint, self.port, self.context.clock.now());
+                tried.node(why, endpoint, self.port, exchange.now());
                 exchange.again(why.name());
             }
+            Failed::Refused(why) => {
+                self.blame(endpoint, exchange);
+                tried.attempts += 1;
+                tried.refused(endpoint, exchange.now());
+                // Who has not been asked need not wait.
+                let all_asked = tried.refused.len() >= self.port.endpoints.len();
+                if self.policy.has_backoff() || self.policy.asked() && all_asked {
+                    pause = self.policy.pause(tried.attempts, rand::random());
+                }
+                exchange.again(why);
+            }
             Failed::Broken { silent, reused } => {
-                let repeatable = silent && self.parts.method.is_safe() && self.body.is_empty();
-                if !repeatable || !self.local.retries.withdraw() {
-                    return Some(self.broken());
+                if !(reused && silent) {
+                    self.blame(endpoint, exchange);
+                }
+                if !(silent && repeats && self.may_repeat("broken", tried, exchange)) {
+                    return Then::Answer(self.broken());
                 }
                 if reused {
                     tried.redial(endpoint, via);
                 } else {
                     tried.refused.push(endpoint.address);
                 }
-                exchange.again("broken");
+                pause = self.pause_after_loss(tried);
+            }
+            Failed::Late => {
+                self.blame(endpoint, exchange);
+                // Without a rule's word nobody wants to wait as long again.
+                if !(repeats && self.policy.asked() && self.may_repeat("timeout", tried, exchange)) {
+                    return Then::Answer(answer::TIMEOUT);
+                }
+                tried.refused.push(endpoint.address);
+                tried.last = Some(answer::TIMEOUT);
+                pause = self.pause_after_loss(tried);
             }
         }
         // Once something may have been seen, the answer must not say that a retry is safe.
+        let broken = matches!(failed, Failed::Broken { .. });
         if broken || tried.last.is_none() {
             tried.last = Some(if broken { answer::UPSTREAM_BROKEN } else { answer::ALL_REFUSED });
         }
-        None
+        if pause.is_zero() || self.in_time(pause, exchange) {
+            return Then::Again(pause);
+        }
+        Then::Answer(tried.last.take().unwrap_or(answer::TIMEOUT))
+    }
+
+    /// Counts an attempt that may have reached a pod, and says whether another one may follow.
+    fn may_repeat(&self, reason: &'static str, tried: &mut Tried<'a>, exchange: &mut Exchange) -> bool {
+        tried.attempts += 1;
+        let may = tried.attempts < self.policy.attempts()
+            && self.body.returns()
+            && self.in_time(Duration::ZERO, exchange)
+            && self.affords(reason, exchange);
+        if may {
+            exchange.again(reason);
+        }
+        may
+    }
+
+    fn pause_after_loss(&self, tried: &Tried<'_>) -> Duration {
+        if self.policy.asked() { self.policy.pause(tried.attempts, rand::random()) } else { Duration::ZERO }
     }
 
     /// Says who broke off.
@@ -308,7 +293,7 @@ impl<'a> Forward<'a> {
 
     fn answer(
         &self,
-        via: Via,
+        (via, attempts): (Via, u32),
         mut parts: response::Parts,
         inner: Inner,
         in_flight: InFlight,
@@ -330,17 +315,21 @@ impl<'a> Forward<'a> {
         }
         if self.context.debug_headers {
             parts.headers.insert(VIA, HeaderValue::from_static(via.name()));
+            parts.headers.insert(ATTEMPTS, HeaderValue::from(attempts));
         }
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
         exchange.answers(parts.status, OK, false);
         if let Some(upgraded) = upgraded {
+            let body = ResponseBody::upgraded(exchange, in_flight, upgraded.copied());
             parts.extensions.insert(upgraded);
-            return Response::from_parts(parts, ResponseBody::upgraded(exchange, in_flight));
+            return Response::from_parts(parts, body);
         }
-        let deadline = self.end_deadline(&exchange).map(|at| self.local.timer.at(at));
+        let timer = &self.sender.local.timer;
+        let deadline = self.ends(&exchange).map(|at| timer.at(at));
+        let idle = self.timeouts.idle.and_then(positive).map(|idle| (idle, timer.at(Instant::now() + idle)));
         let length = self.length(&parts);
-        let guards = Guards { exchange, in_flight, deadline };
+        let guards = Guards { exchange, in_flight, deadline, idle };
         Response::from_parts(parts, ResponseBody::backend(inner, guards, length))
     }
 
@@ -352,36 +341,43 @@ impl<'a> Forward<'a> {
         if none { Some(0) } else { length }
     }
 
-    /// When the answer's head must be there.
-    fn head_deadline(&self, exchange: &Exchange) -> Option<Instant> {
-        let timeout = match (self.timeouts.backend_request, self.timeouts.request) {
-            (Some(timeout), _) => positive(timeout),
-            (None, Some(_)) => None,
-            (None, None) => Some(DEFAULT_HEAD_TIMEOUT),
+    /// How long an attempt's answer may be waited for. Where the rule does not say, silence is
+    /// bounded, not the time that a long body takes.
+    fn patience(&self, exchange: &Exchange) -> Patience<'_> {
+        let timer = &self.sender.local.timer;
+        let Timeouts { request, backend_request, idle } = self.timeouts;
+        let silence = match (request, backend_request, idle) {
+            (_, _, Some(idle)) => positive(idle),
+            (None, None, None) => Some(DEFAULT_HEAD_TIMEOUT),
+            _ => None,
         };
-        let attempt = timeout.map(|timeout| self.context.clock.instant(exchange.now()) + timeout);
-        [attempt, self.end_deadline(exchange)].into_iter().flatten().min()
+        let sent = self.context.clock.instant(exchange.sent());
+        Patience {
+            deadline: self.ends(exchange).map(|at| timer.at(at)),
+            silence: silence.map(|silence| (silence, timer.at(sent + silence))),
+            body: &self.body,
+        }
     }
 
-    /// When the answer's end must be there.
-    fn end_deadline(&self, exchange: &Exchange) -> Option<Instant> {
+    /// When the attempt's answer must have ended, for whatever reason.
+    fn ends(&self, exchange: &Exchange) -> Option<Instant> {
+        [self.attempt_end(exchange), self.end(exchange)].into_iter().flatten().min()
+    }
+
+    /// When the attempt's answer must have ended (`backendRequest`).
+    fn attempt_end(&self, exchange: &Exchange) -> Option<Instant> {
+        let timeout = self.timeouts.backend_request.and_then(positive)?;
+        Some(self.context.clock.instant(exchange.sent()) + timeout)
+    }
+
+    /// When the answer must have ended (`request`), whatever attempts there were.
+    fn end(&self, exchange: &Exchange) -> Option<Instant> {
         let timeout = self.timeouts.request.and_then(positive)?;
         Some(self.context.clock.instant(exchange.started()) + timeout)
     }
 }
 
 /// Zero means none.
-fn positive(timeout: Duration) -> Option<Duration> {
+pub(super) fn positive(timeout: Duration) -> Option<Duration> {
     (!timeout.is_zero()).then_some(timeout)
-}
-
-/// `future`'s output, or `None` once the deadline is over.
-async fn before<F: Future>(deadline: Option<Deadline>, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let Some(mut deadline) = deadline else { return Some(future.await) };
-    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => Pin::new(&mut deadline).poll(cx).map(|()| None),
-    })
-    .await
 }

@@ -2,20 +2,27 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, header, request};
 use http_body::Body as _;
-use meshgate_core::sanitize;
+use meshgate_core::filter;
+use meshgate_core::sanitize::{self, Canonical};
+use meshgate_core::snapshot::Filter;
 use meshgate_core::table::{Decision, Matched};
 
 use super::answer::{self, Answer};
+use super::attempt::Sender;
 use super::body::ResponseBody;
 use super::client_body::ClientBody;
 use super::context::{ConnectionInfo, Local, ProxyContext};
 use super::exchange::Exchange;
 use super::forward::{self, Forward};
 use super::grpc;
-use super::plan::{self, Plan};
+use super::mirror::Original;
+use super::plan::{self, Choice, Plan};
+use super::retry::Policy;
+use super::tee::{Copy, Watched};
 use super::upgrade;
+use super::view::View;
 use crate::h1;
 use crate::tunnel::Replay;
 
@@ -40,7 +47,6 @@ async fn answer(
     let (mut parts, body) = request.into_parts();
     let context = local.context();
     let mut exchange = Exchange::begin(&local, &connection, &parts);
-    local.retries.deposit();
     let waits = parts.headers.contains_key(header::EXPECT);
     let canonical = match sanitize::request(&mut parts, &connection.canonical()) {
         Ok(canonical) => canonical,
@@ -53,27 +59,96 @@ async fn answer(
         Decision::Reject(status, reason) => return own(context, exchange, &Answer::rejected(status, reason)),
     };
     exchange.matched(&matched, view.rule(&context.metrics, &connection.gateway, &matched));
-    let (port, backend) = match plan::execute(&view.table, &connection, &canonical, &matched, &mut parts) {
-        Plan::Forward(port, backend) => (port, backend),
-        Plan::Answer(answer) => return own(context, exchange, &answer),
-    };
-    upgrade::ask(&canonical, &mut parts, body.is_end_stream());
-    let forward = Forward {
-        context,
-        local: &local,
-        connection: &connection,
-        head: view.table.head(),
-        port,
-        filters: [&matched.action.filters, &backend.filters],
-        timeouts: matched.action.timeouts,
-        body: Replay::new(body, &context.retained).asked_for(waits),
-        parts,
-    };
-    let mut response = forward::forward(forward, exchange).await;
+    let cors = filter::cors(&matched.action.filters);
+    if let Some(headers) = cors.and_then(|cors| filter::preflight(cors, &parts.method, &parts.headers)) {
+        return own(context, exchange, &Answer::preflight(headers));
+    }
+    let origin = cors.and_then(|_| parts.headers.get(header::ORIGIN).cloned());
+    let served = Served { local: &local, connection: &connection, view: &view, matched, canonical, waits };
+    let mut response = served.answer(parts, body, exchange).await;
+    if let Some(cors) = cors {
+        filter::allow_origin(cors, origin.as_ref(), response.headers_mut());
+    }
     if context.debug_headers {
-        show_way(context, &matched, view.table.head(), &mut response);
+        show_way(context, &served.matched, view.table.head(), &mut response);
     }
     response
+}
+
+/// A request that a rule matched.
+struct Served<'a> {
+    local: &'a Arc<Local>,
+    connection: &'a Arc<ConnectionInfo>,
+    view: &'a Arc<View>,
+    matched: Matched<'a>,
+    canonical: Canonical,
+    /// The client waits for a 100.
+    waits: bool,
+}
+
+impl Served<'_> {
+    async fn answer(
+        &self,
+        mut parts: request::Parts,
+        body: ClientBody,
+        mut exchange: Exchange,
+    ) -> Response<ResponseBody> {
+        let context = self.local.context();
+        let planned = plan::execute(&self.view.table, self.connection, &self.canonical, &self.matched, &mut parts);
+        let choice = match planned {
+            Plan::Forward(choice) => choice,
+            Plan::Answer(answer) => return own(context, exchange, &answer),
+        };
+        exchange.chose(&choice);
+        let action = self.matched.action;
+        let filters: [&[Filter]; 2] = [&action.filters, &choice.backend.filters];
+        let is_mirror = |filter: &Filter| matches!(filter, Filter::Mirror(_));
+        let mirrored = filters.into_iter().flatten().any(is_mirror);
+        let count = exchange.count_body();
+        let no_body = body.is_end_stream();
+        let body = if no_body || !mirrored && count.is_none() {
+            if mirrored {
+                self.mirror(filters, &parts, Copy::empty);
+            }
+            Replay::new(body, &context.retained)
+        } else {
+            let mut watched = Watched::new(body, count);
+            self.mirror(filters, &parts, || watched.copy());
+            Replay::new(watched, &context.retained)
+        };
+        // Behind the mirrors: a copy switches to nothing.
+        upgrade::ask(&self.canonical, &mut parts, no_body);
+        let Choice { port, .. } = choice;
+        let head = self.view.table.head();
+        let forward = Forward {
+            context,
+            sender: Sender {
+                local: self.local,
+                connection: self.connection,
+                interim: self.connection.interim.as_ref(),
+                head,
+                app: port.app,
+            },
+            port,
+            filters,
+            timeouts: action.timeouts,
+            policy: Policy::new(action.retry.as_ref()),
+            body: body.asked_for(self.waits),
+            parts,
+        };
+        forward::forward(forward, exchange).await
+    }
+
+    /// Sends the copies that the filters want.
+    fn mirror(&self, filters: [&[Filter]; 2], parts: &request::Parts, mut copy: impl FnMut() -> Copy) {
+        let (local, connection, view) = (self.local, self.connection, self.view);
+        let original = Original { local, connection, view, timeouts: self.matched.action.timeouts, parts };
+        for filters in filters {
+            for target in filter::mirrors(filters, rand::random) {
+                original.mirror(target, &mut copy);
+            }
+        }
+    }
 }
 
 /// Answers a client that sent what is no request.

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use http::StatusCode;
-use meshgate_core::snapshot::Key;
+use meshgate_core::snapshot::{Backend, BackendTarget, Key};
+use meshgate_core::table::Matched;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::TypedMetric;
 use prometheus_client::metrics::counter::Counter;
@@ -22,7 +23,10 @@ use super::lock;
 const MAX_REQUEST_SERIES: usize = 2_000;
 
 /// Label sets of the histogram of durations, which are dearer.
-const MAX_DURATION_SERIES: usize = 200;
+const MAX_DURATION_SERIES: usize = 400;
+
+/// Backends that have ejections of their own.
+const MAX_EJECTION_SERIES: usize = 500;
 
 /// The label value of what is over a limit.
 const OTHER: &str = "other";
@@ -62,6 +66,7 @@ struct RequestLabels {
     gateway: String,
     route: String,
     rule: String,
+    backend: String,
     code_class: &'static str,
     protocol: &'static str,
     reason: &'static str,
@@ -73,6 +78,19 @@ struct DurationLabels {
     reporter: &'static str,
     gateway: String,
     route: String,
+    backend: String,
+}
+
+/// Labels of what happens to a backend's endpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BackendLabels {
+    backend: String,
+}
+
+/// Labels of a copy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MirrorLabels {
+    outcome: &'static str,
 }
 
 /// Labels of a pick.
@@ -88,6 +106,12 @@ struct RetryLabels {
     outcome: &'static str,
 }
 
+/// Labels of a failed TLS handshake.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandshakeLabels {
+    reason: &'static str,
+}
+
 /// A label set that has a stand-in for those over the limit.
 trait Overflow {
     fn overflow(&self) -> Self;
@@ -95,13 +119,26 @@ trait Overflow {
 
 impl Overflow for RequestLabels {
     fn overflow(&self) -> Self {
-        RequestLabels { gateway: OTHER.into(), route: OTHER.into(), rule: OTHER.into(), reason: OTHER, ..self.clone() }
+        RequestLabels {
+            gateway: OTHER.into(),
+            route: OTHER.into(),
+            rule: OTHER.into(),
+            backend: OTHER.into(),
+            reason: OTHER,
+            ..self.clone()
+        }
     }
 }
 
 impl Overflow for DurationLabels {
     fn overflow(&self) -> Self {
-        DurationLabels { gateway: OTHER.into(), route: OTHER.into(), ..self.clone() }
+        DurationLabels { gateway: OTHER.into(), route: OTHER.into(), backend: OTHER.into(), ..self.clone() }
+    }
+}
+
+impl Overflow for BackendLabels {
+    fn overflow(&self) -> Self {
+        BackendLabels { backend: OTHER.into() }
     }
 }
 
@@ -156,7 +193,10 @@ pub struct ProxyMetrics {
     /// Time from a request's head to its answer's, less the time that the backend took.
     pub own_time: Latency,
     retries: Family<RetryLabels, Counter>,
+    mirrors: Family<MirrorLabels, Counter>,
+    ejections: Bounded<BackendLabels, Counter>,
     picks: Family<PickLabels, Counter>,
+    handshakes: Family<HandshakeLabels, Counter>,
     /// Connections of clients.
     pub connections: Gauge,
     picked: [Counter; 4],
@@ -177,6 +217,16 @@ pub struct RuleMetrics {
     gateway: String,
     route: String,
     rule: String,
+    /// Of requests for which no backend was chosen.
+    none: Series,
+    /// Of the rule's backends.
+    backends: Vec<Series>,
+}
+
+/// The counters of a rule's backend.
+#[derive(Default)]
+struct Series {
+    backend: String,
     /// By class of the status and protocol, for requests that went as they should.
     ok: [[OnceLock<Counter>; 2]; 6],
     duration: OnceLock<Latency>,
@@ -199,6 +249,8 @@ pub struct End {
     pub own: u64,
     /// Where it was sent at last.
     pub via: Option<Via>,
+    /// Which of the rule's backends was chosen.
+    pub backend: Option<usize>,
 }
 
 impl ProxyMetrics {
@@ -211,8 +263,11 @@ impl ProxyMetrics {
             durations: Bounded::new(MAX_DURATION_SERIES),
             own_time: Latency::default(),
             retries: Family::default(),
+            mirrors: Family::default(),
+            ejections: Bounded::new(MAX_EJECTION_SERIES),
             picked: [pick(Via::Local), pick(Via::Tunnel), pick(Via::Direct), pick(Via::Fallback)],
             picks: picks.clone(),
+            handshakes: Family::default(),
             connections: Gauge::default(),
             total: Sums::default(),
         };
@@ -237,13 +292,35 @@ impl ProxyMetrics {
         );
         registry.register("meshgate_proxy_duration_seconds", "Time spent in the proxy itself", self.own_time.clone());
         family(registry, "meshgate_http_retries", "Further attempts at a request", &self.retries);
+        family(registry, "meshgate_http_mirrors", "Copies of requests, by what became of them", &self.mirrors);
+        family(
+            registry,
+            "meshgate_endpoint_ejections",
+            "Endpoints left out for a while after failures in a row",
+            &self.ejections.family,
+        );
         family(registry, "meshgate_picks", "Endpoints picked, by the way to them", &self.picks);
+        family(registry, "meshgate_tls_handshake_failures", "TLS handshakes of clients that failed", &self.handshakes);
         registry.register("meshgate_connections_active", "Open connections of clients", self.connections.clone());
     }
 
     /// The counters of a rule.
-    pub fn rule(&self, gateway: &Key, route: &Key, rule: usize) -> RuleMetrics {
-        RuleMetrics::named(short(gateway), short(route), rule.to_string())
+    pub fn rule(&self, gateway: &Key, matched: &Matched<'_>) -> RuleMetrics {
+        let backends = matched.action.backends.iter().map(backend_name);
+        RuleMetrics {
+            backends: backends.map(|backend| Series { backend, ..Series::default() }).collect(),
+            ..RuleMetrics::named(short(gateway), short(matched.route), matched.rule.to_string())
+        }
+    }
+
+    /// An endpoint of a backend was ejected.
+    pub fn ejected(&self, backend: &str) {
+        self.ejections.get(&BackendLabels { backend: backend.to_owned() }).inc();
+    }
+
+    /// A request was to be copied; `outcome` says what became of it.
+    pub fn mirrored(&self, outcome: &'static str) {
+        self.mirrors.get_or_create(&MirrorLabels { outcome }).inc();
     }
 
     /// An endpoint was picked.
@@ -251,6 +328,11 @@ impl ProxyMetrics {
         if let Some(counter) = self.picked.get(via as usize) {
             counter.inc();
         }
+    }
+
+    /// A client's TLS handshake failed.
+    pub fn handshake_failed(&self, reason: &'static str) {
+        self.handshakes.get_or_create(&HandshakeLabels { reason }).inc();
     }
 
     /// One more attempt was made (`outcome` `again`) or not (`outcome` says why not).
@@ -299,36 +381,62 @@ impl ProxyMetrics {
 
 impl RuleMetrics {
     fn named(gateway: String, route: String, rule: String) -> Self {
-        RuleMetrics { gateway, route, rule, ok: Default::default(), duration: OnceLock::new() }
+        RuleMetrics { gateway, route, rule, none: Series::default(), backends: Vec::new() }
+    }
+
+    /// The name of one of the rule's backends.
+    pub fn backend(&self, index: Option<usize>) -> Option<&str> {
+        self.backends.get(index?).map(|series| series.backend.as_str())
     }
 
     fn finished(&self, metrics: &ProxyMetrics, end: &End) {
         let class = end.status.map_or(0, |status| usize::from(status.as_u16() / 100).min(5));
         let protocol = usize::from(end.h2);
-        let slot = self.ok.get(class).and_then(|slots| slots.get(protocol));
+        let series = end.backend.and_then(|index| self.backends.get(index)).unwrap_or(&self.none);
+        let slot = series.ok.get(class).and_then(|slots| slots.get(protocol));
         match slot.filter(|_| end.reason == OK) {
             Some(slot) => {
-                slot.get_or_init(|| self.counter(metrics, class, protocol, OK)).inc();
+                slot.get_or_init(|| self.counter(metrics, series, (class, protocol), OK)).inc();
             }
             None => {
-                self.counter(metrics, class, protocol, end.reason).inc();
+                self.counter(metrics, series, (class, protocol), end.reason).inc();
             }
         }
-        let labels = || DurationLabels { reporter: "edge", gateway: self.gateway.clone(), route: self.route.clone() };
-        self.duration.get_or_init(|| metrics.durations.get(&labels())).observe(end.duration);
+        let labels = || DurationLabels {
+            reporter: "edge",
+            gateway: self.gateway.clone(),
+            route: self.route.clone(),
+            backend: series.backend.clone(),
+        };
+        series.duration.get_or_init(|| metrics.durations.get(&labels())).observe(end.duration);
     }
 
-    fn counter(&self, metrics: &ProxyMetrics, class: usize, protocol: usize, reason: &'static str) -> Counter {
+    fn counter(
+        &self,
+        metrics: &ProxyMetrics,
+        series: &Series,
+        (class, protocol): (usize, usize),
+        reason: &'static str,
+    ) -> Counter {
         const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
         metrics.requests.get(&RequestLabels {
             reporter: "edge",
             gateway: self.gateway.clone(),
             route: self.route.clone(),
             rule: self.rule.clone(),
+            backend: series.backend.clone(),
             code_class: CLASSES.get(class).copied().unwrap_or(OTHER),
             protocol: if protocol == 1 { "h2" } else { "h1" },
             reason,
         })
+    }
+}
+
+/// `namespace/name:port` of a backend's Service; `invalid` for one that does not resolve.
+pub fn backend_name(backend: &Backend) -> String {
+    match &backend.target {
+        BackendTarget::Service { service, port } => format!("{}/{}:{port}", service.namespace, service.name),
+        BackendTarget::Invalid { .. } => "invalid".to_owned(),
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod access_log;
 mod answer;
+mod attempt;
 pub mod body;
 mod client_body;
 mod clock;
@@ -19,10 +20,12 @@ mod handle;
 mod host;
 mod latency;
 pub mod metrics;
+mod mirror;
 mod plan;
 pub mod pool;
 mod remote;
 mod retry;
+mod tee;
 mod upgrade;
 mod view;
 

@@ -16,7 +16,18 @@ pub enum Plan<'t> {
     /// Answered here.
     Answer(Answer),
     /// Sent to one of the port's endpoints.
-    Forward(&'t ServicePort, &'t Backend),
+    Forward(Choice<'t>),
+}
+
+/// A rule's backend and what it leads to.
+#[derive(Clone, Copy)]
+pub struct Choice<'t> {
+    /// The port of the backend's Service.
+    pub port: &'t ServicePort,
+    /// The backend.
+    pub backend: &'t Backend,
+    /// Its place among the rule's backends.
+    pub index: usize,
 }
 
 /// Asks the table.
@@ -33,6 +44,7 @@ pub fn decide<'t>(
         method: &parts.method,
         headers: &parts.headers,
         sni: connection.sni.as_deref(),
+        verified: connection.certificate.as_ref().map(|certificate| &*certificate.trust),
     };
     table.decide(&connection.gateway, connection.port, &head)
 }
@@ -52,21 +64,24 @@ pub fn execute<'t>(
     if let Some(redirect) = redirect(connection, canonical, matched) {
         return Plan::Answer(redirect);
     }
-    let Some(backend) = choose(action) else { return Plan::Answer(answer::NO_BACKEND) };
+    let Some((index, backend)) = choose(action) else { return Plan::Answer(answer::NO_BACKEND) };
     let BackendTarget::Service { service, port } = &backend.target else {
         return Plan::Answer(answer::BACKEND_INVALID);
     };
     let Some(port) = table.service(service, *port) else { return Plan::Answer(answer::BACKEND_INVALID) };
     match rewrite(canonical, matched, backend, parts) {
-        Some(()) => Plan::Forward(port, backend),
+        Some(()) => Plan::Forward(Choice { port, backend, index }),
         None => Plan::Answer(answer::RULE_BROKEN),
     }
 }
 
-fn choose(action: &Action) -> Option<&Backend> {
+fn choose(action: &Action) -> Option<(usize, &Backend)> {
     match action.backends.as_slice() {
-        [only] if only.weight > 0 => Some(only),
-        several => several.get(choose_backend(several, rand::random())?),
+        [only] if only.weight > 0 => Some((0, only)),
+        several => {
+            let index = choose_backend(several, rand::random())?;
+            Some((index, several.get(index)?))
+        }
     }
 }
 

@@ -35,7 +35,7 @@ impl View {
         if let Some((_, counters)) = of_rule.iter().find(|(known, _)| known == gateway) {
             return Arc::clone(counters);
         }
-        let counters = Arc::new(metrics.rule(gateway, matched.route, matched.rule));
+        let counters = Arc::new(metrics.rule(gateway, matched));
         of_rule.push((gateway.clone(), Arc::clone(&counters)));
         counters
     }

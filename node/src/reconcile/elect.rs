@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use meshgate_core::replica::{Attempt, DIRECTORY_TIMES, Election as Rules};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::lease::{DIRECTORY_TIMES, Elector};
 use super::lease_file::LeaseFile;
 use crate::drain::{Drain, Phase};
 use crate::identity::{InstanceId, NodeName};
@@ -59,6 +59,11 @@ impl Deadline {
         let after = u64::try_from(to.saturating_duration_since(self.base).as_micros()).unwrap_or(u64::MAX);
         self.after_us.store(after, Ordering::Release);
     }
+
+    /// It has passed.
+    fn end(&self) {
+        self.after_us.store(0, Ordering::Release);
+    }
 }
 
 /// A candidate's configuration.
@@ -83,7 +88,7 @@ pub struct Candidate {
 pub async fn run(candidate: Candidate, terms: watch::Sender<Option<Term>>, drain: Drain) -> anyhow::Result<()> {
     let mut election = Election {
         file: LeaseFile::open(&candidate.run)?,
-        elector: Elector::new(&candidate.node.0, &candidate.instance.to_string(), DIRECTORY_TIMES),
+        rules: Rules::new(&candidate.node.0, &candidate.instance.to_string(), DIRECTORY_TIMES),
         deadline: Arc::new(Deadline::new()),
         seen_epoch: candidate.seen_epoch,
     };
@@ -123,7 +128,7 @@ fn publish(terms: &watch::Sender<Option<Term>>, term: Option<Term>) {
 
 struct Election {
     file: LeaseFile,
-    elector: Elector,
+    rules: Rules,
     deadline: Arc<Deadline>,
     seen_epoch: watch::Receiver<u64>,
 }
@@ -142,31 +147,40 @@ impl Election {
 
     fn attempt(&mut self, current: Option<Term>) -> anyhow::Result<Option<Term>> {
         let started = Instant::now();
-        let led_until_now = current.as_ref().is_some_and(Term::holds);
         let locked = self.file.lock().context("cannot lock the lease")?;
         let lease = locked.lease().context("cannot read the lease")?;
-        let Some(record) = self.elector.decide(started, lease) else {
-            return Ok(current.filter(Term::holds));
-        };
-        locked.put_lease(&record).context("cannot write the lease")?;
-        self.elector.written(started, record);
-        let deadline = self.elector.deadline().unwrap_or(started);
-        if led_until_now {
-            self.deadline.set(deadline);
-            return Ok(current);
+        let (stored, seen) = (locked.epoch()?, *self.seen_epoch.borrow());
+        match self.rules.decide(started, lease, stored, seen) {
+            Attempt::Leave => {}
+            Attempt::Renew(record) => {
+                locked.put_lease(&record).context("cannot write the lease")?;
+                self.rules.written(started, record);
+            }
+            Attempt::Take { record, epoch } => {
+                // Whatever was led before is over, also for who holds a copy of its term.
+                self.deadline.end();
+                locked.put_lease(&record).context("cannot write the lease")?;
+                self.rules.written(started, record);
+                // Its epoch is durable before anybody hears of it.
+                locked.put_epoch(epoch).context("cannot store the epoch")?;
+                self.rules.opened(epoch);
+                self.deadline = Arc::new(Deadline::new());
+            }
         }
-        // A new term: its epoch is durable before anybody hears of it.
-        let epoch = locked.epoch()?.max(*self.seen_epoch.borrow()) + 1;
-        locked.put_epoch(epoch).context("cannot store the epoch")?;
-        self.deadline = Arc::new(Deadline::new());
+        let led = self.rules.term(started).zip(self.rules.deadline());
+        let Some((epoch, deadline)) = led else {
+            self.deadline.end();
+            return Ok(None);
+        };
         self.deadline.set(deadline);
-        Ok(Some(Term { epoch, since_ms: now_ms(), deadline: Arc::clone(&self.deadline) }))
+        let since_ms = current.filter(|term| term.epoch == epoch).map_or_else(now_ms, |term| term.since_ms);
+        Ok(Some(Term { epoch, since_ms, deadline: Arc::clone(&self.deadline) }))
     }
 
     fn release(mut self) {
         let released = self.file.lock().and_then(|locked| {
             let lease = locked.lease()?;
-            self.elector.release(lease).map_or(Ok(()), |record| locked.put_lease(&record))
+            self.rules.release(lease).map_or(Ok(()), |record| locked.put_lease(&record))
         });
         if let Err(error) = released {
             warn!("lease not released, the next leader waits for its end: {error}");

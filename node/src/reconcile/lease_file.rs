@@ -10,10 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use meshgate_core::replica::Record;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-
-use super::lease::Record;
 
 const LEASE: &str = "lease.json";
 const EPOCH: &str = "epoch";

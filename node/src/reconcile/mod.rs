@@ -5,7 +5,6 @@
 
 pub mod book;
 pub mod elect;
-pub mod lease;
 pub mod lease_file;
 mod publish;
 mod session;

@@ -23,17 +23,9 @@ pub struct Publisher<'a> {
 }
 
 impl<'a> Publisher<'a> {
-    /// Goes on from `held`. `epoch` is the term's; `highest_rev` the highest rev known of anywhere
-    /// in the mesh, because a rev never starts again.
-    pub fn new(
-        mesh_id: &str,
-        signer: &'a dyn HeadSigner,
-        epoch: u64,
-        held: (HeadId, Snapshot),
-        highest_rev: u64,
-    ) -> Self {
+    /// Goes on from `held`. `next` is the first head of the term.
+    pub fn new(mesh_id: &str, signer: &'a dyn HeadSigner, next: HeadId, held: (HeadId, Snapshot)) -> Self {
         let (head, snapshot) = held;
-        let next = HeadId { epoch, rev: head.rev.max(highest_rev).saturating_add(1) };
         Publisher { mesh_id: mesh_id.to_owned(), signer, head, next, snapshot, refused: BTreeMap::new() }
     }
 
@@ -154,7 +146,7 @@ mod tests {
     fn generations_move_with_content_and_survive_a_takeover() {
         let key = Key::new(Kind::HttpRoute, "shop", "cart");
         let signer = signer();
-        let mut first = Publisher::new("m", &signer, 1, (HeadId::default(), Snapshot::default()), 0);
+        let mut first = Publisher::new("m", &signer, HeadId { epoch: 1, rev: 1 }, Default::default());
         assert!(first.commit(vec![(key.clone(), Some(route(vec![])))], true).unwrap().is_some());
         assert_eq!(generation(&first, &key), 1);
         assert!(first.commit(vec![(key.clone(), Some(route(vec![])))], false).unwrap().is_none(), "unchanged");
@@ -162,9 +154,9 @@ mod tests {
         assert_eq!(generation(&first, &key), 2);
 
         let held = (first.head(), first.snapshot().clone());
-        let mut second = Publisher::new("m", &signer, 2, held, 40);
+        let mut second = Publisher::new("m", &signer, HeadId { epoch: 2, rev: 41 }, held);
         let commit = second.commit(vec![(key.clone(), Some(route(vec![7])))], true).unwrap().unwrap();
-        assert_eq!(commit.head.id(), HeadId { epoch: 2, rev: 41 }, "above every rev known");
+        assert_eq!(commit.head.id(), HeadId { epoch: 2, rev: 41 });
         assert!(commit.changes.is_empty(), "the takeover itself changes nothing");
         assert_eq!(generation(&second, &key), 2);
     }
@@ -173,7 +165,7 @@ mod tests {
     fn what_is_gone_is_deleted_once() {
         let key = Key::new(Kind::HttpRoute, "shop", "cart");
         let signer = signer();
-        let mut publisher = Publisher::new("m", &signer, 1, (HeadId::default(), Snapshot::default()), 0);
+        let mut publisher = Publisher::new("m", &signer, HeadId { epoch: 1, rev: 1 }, Default::default());
         publisher.commit(vec![(key.clone(), Some(route(vec![])))], true).unwrap();
         let commit = publisher.commit(vec![(key.clone(), None)], false).unwrap().unwrap();
         assert_eq!(commit.changes, [LeafChange { key: key.clone(), value: None }]);

@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow};
 use meshgate_api::{Batch, Directory, PrivateKey, Watcher};
 use meshgate_core::compile::{Allocations, Compiled, Compiler, Settings};
 use meshgate_core::intent::{Finding, ObjectRef};
+use meshgate_core::replica::first_rev;
 use meshgate_core::snapshot::{GatewayAddress, HeadId, Key, Kind, Resource};
 use meshgate_wire::{Snapshot, decode};
 use tokio::sync::mpsc;
@@ -36,10 +37,9 @@ pub(super) fn lead(config: &ReconcileConfig, term: &Term, desk: &mut Desk, drain
     let signer = (config.signer)(term.epoch).context("cannot get a leader's key")?;
     catch_up(config, term);
     let held = config.replica.held();
-    let announced = config.replica.newest().rev.min(held.0.rev.saturating_add(MAX_REV_JUMP));
-    let highest_rev = announced.max(desk.last_rev);
+    let rev = first_rev(held.0, config.replica.newest(), desk.last_rev);
     let allocations = allocations(&held.1);
-    let publisher = Publisher::new(&config.mesh_id, signer.as_ref(), term.epoch, held, highest_rev);
+    let publisher = Publisher::new(&config.mesh_id, signer.as_ref(), HeadId { epoch: term.epoch, rev }, held);
     desk.book.begin(term.epoch, term.since_ms);
     // Watching starts before the first read, so that no change falls between the two.
     let mut source = Directory::open(&config.source)?;
@@ -86,9 +86,6 @@ impl Progress {
         Ok(())
     }
 }
-
-/// How far an announced rev, which a lying member may have made up, moves a leader at most.
-const MAX_REV_JUMP: u64 = 1 << 32;
 
 /// How long a new leader waits for its own replica to have what others announce.
 const CATCH_UP: Duration = Duration::from_secs(1);

@@ -21,11 +21,13 @@ trait Io: AsyncRead + AsyncWrite + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Send> Io for T {}
 
+type Stream = Pin<Box<dyn Io>>;
+
 /// The stream that a 101 leaves, in the extensions of the response. It is taken out once; what was
 /// read behind the head comes first. Not taken, it is closed with the response.
 #[derive(Clone)]
 pub struct Upgraded {
-    stream: Arc<Mutex<Option<Pin<Box<dyn Io>>>>>,
+    stream: Arc<Mutex<Option<Stream>>>,
     copied: Arc<Copied>,
 }
 
@@ -41,7 +43,7 @@ pub struct Copied {
 impl Upgraded {
     /// A stream; anything else than a socket will do as well, for instance a stream of a tunnel.
     pub fn new(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Self {
-        let stream: Pin<Box<dyn Io>> = Box::pin(stream);
+        let stream: Stream = Box::pin(stream);
         Upgraded { stream: Arc::new(Mutex::new(Some(stream))), copied: Arc::default() }
     }
 

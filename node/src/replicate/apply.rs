@@ -119,7 +119,8 @@ fn probe(table: &Table, changes: &[Change]) {
                 Some(HostPattern::Exact(name)) => name.as_str(),
                 _ => "probe.invalid",
             };
-            let head = RequestHead { host, path, query: None, method: &Method::GET, headers: &headers, sni: None };
+            let (method, query) = (&Method::GET, None);
+            let head = RequestHead { host, path, query, method, headers: &headers, sni: None, verified: None };
             for bind in binds.iter().filter(|bind| bind.gateway == attachment.gateway) {
                 let _ = table.decide(&bind.gateway, bind.port, &head);
             }

@@ -1,20 +1,19 @@
 //! Keeps one Sync stream to the source that is chosen, and brings what comes to the replica.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use meshgate_core::replica::Held as HeldState;
+use meshgate_core::replica::{End, Follow, Held as HeldState, Sources, Stay};
 use meshgate_core::snapshot::HeadId;
 use meshgate_wire::{LeaderVerifier, Snapshot};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::acks::AckSource;
-use super::inbound::{End, Inbound, Progress};
+use super::inbound::Inbound;
 use super::metrics::Metrics;
 use super::replica::Offer;
 use super::rpc::connect;
-use super::source::{BACKOFF_MAX, Troubles, choose};
 use super::types::{Applied, Dialer, LiveReport, PeerInfo, PeerView};
 use super::{frames, types::Origin};
 use crate::drain::{Drain, Phase};
@@ -24,10 +23,17 @@ use crate::identity::{InstanceId, NodeName};
 const OPEN_WAIT: Duration = Duration::from_secs(2);
 /// Requests that wait for a slow source.
 const REQUESTS: usize = 4;
-/// A source that brings nothing for so long is left, if another one says that it is ahead.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// The choice of the source is thought over this often, besides on news.
-const RECONSIDER_EVERY: Duration = Duration::from_secs(1);
+
+/// The rules of following, which the reading and the thinking of one stream share. Locked only to
+/// ask or tell.
+#[derive(Debug, Default)]
+pub(super) struct Following(Mutex<Follow<NodeName>>);
+
+impl Following {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Follow<NodeName>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Follows the leader or another peer.
 pub struct ClientTask {
@@ -53,36 +59,19 @@ impl ClientTask {
     }
 
     async fn follow(&self) {
-        let mut troubles = Troubles::default();
-        let mut want_full = false;
+        let following = Following::default();
         loop {
-            let Some(source) = self.choose(&troubles) else {
-                self.wait_for_news(&troubles).await;
+            let Some(source) = self.pick(&following) else {
+                self.wait_for_news(&following).await;
                 continue;
             };
-            let progress = Progress::begin();
-            let begun = Instant::now();
+            following.lock().begin(source.node.clone(), Instant::now());
             let end = tokio::select! {
-                end = self.session(&source, want_full, &progress) => end,
-                end = self.better_source(&source, &troubles, &progress) => end,
+                end = self.session(&source, &following) => end,
+                end = self.better_source(&following) => end,
             };
             tracing::info!(node = %source.node, ?end, "the stream from a source ended");
-            let now = Instant::now();
-            if progress.worked() {
-                want_full = false;
-            }
-            if progress.worked() || (end != End::Useless && now - begun > BACKOFF_MAX) {
-                troubles.works(&source.node);
-            }
-            match end {
-                End::Switched => {}
-                End::Useless => troubles.useless(&source.node, now),
-                End::Broken => troubles.unreachable(&source.node, now, rand::random()),
-                End::False { ask_full } => {
-                    troubles.sent_falsehood(&source.node, now);
-                    want_full |= ask_full;
-                }
-            }
+            following.lock().ended(end, Instant::now(), rand::random());
         }
     }
 
@@ -90,23 +79,27 @@ impl ClientTask {
         self.applied.borrow().as_ref().map_or_else(HeadId::default, |applied| applied.id())
     }
 
-    fn choose(&self, troubles: &Troubles) -> Option<PeerInfo> {
-        self.choose_except(&[&self.node], troubles)
+    fn pick(&self, following: &Following) -> Option<PeerInfo> {
+        let view = Arc::clone(&self.view.borrow());
+        let sources = self.sources(&view);
+        let node = following.lock().pick(&self.held_state(), &sources, Instant::now(), rand::random())?;
+        view.peers.iter().find(|peer| peer.node == node).cloned()
     }
 
-    fn choose_except(&self, except: &[&NodeName], troubles: &Troubles) -> Option<PeerInfo> {
-        let view = Arc::clone(&self.view.borrow());
-        choose(&view, except, self.held(), troubles, Instant::now(), rand::random())
+    /// Everyone but this peer.
+    fn sources<'a>(&self, view: &'a PeerView) -> Sources<'a, NodeName> {
+        let others = view.peers.iter().filter(|peer| peer.node != self.node);
+        Sources { leader: view.leader.as_ref(), peers: others.map(|peer| (&peer.node, peer.head)).collect() }
     }
 
     /// Returns when the choice may differ: the view changed, or a source may be tried again.
-    async fn wait_for_news(&self, troubles: &Troubles) {
+    async fn wait_for_news(&self, following: &Following) {
         let mut view = self.view.clone();
         view.mark_unchanged();
-        if self.choose(troubles).is_some() {
+        if self.pick(following).is_some() {
             return;
         }
-        let retry = troubles.next_retry(Instant::now());
+        let retry = following.lock().next_retry(Instant::now());
         let timer = async {
             match retry {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -119,33 +112,17 @@ impl ClientTask {
         }
     }
 
-    /// Returns when another source should be followed: the leader, or one that is ahead while the
-    /// one we follow, even the leader, has brought nothing for a while.
-    async fn better_source(&self, source: &PeerInfo, troubles: &Troubles, progress: &Progress) -> End {
+    /// Returns when another source should be followed.
+    async fn better_source(&self, following: &Following) -> End {
         let mut view = self.view.clone();
-        let mut ahead_since = None;
         loop {
-            let (leader, gone) = {
-                let view = view.borrow_and_update();
-                (view.leader.clone(), view.peers.iter().all(|peer| peer.node != source.node))
+            let now = Arc::clone(&view.borrow_and_update());
+            let sources = self.sources(&now);
+            let stay = following.lock().reconsider(&self.held_state(), &sources, Instant::now(), rand::random());
+            let again = match stay {
+                Stay::Until(again) => again,
+                Stay::Leave(end) => return end,
             };
-            if gone {
-                return End::Switched;
-            }
-            let now = Instant::now();
-            let mut again = now + RECONSIDER_EVERY;
-            match self.choose_except(&[&self.node, &source.node], troubles) {
-                Some(better) if leader.as_ref() == Some(&better.node) => return End::Switched,
-                Some(_) => {
-                    let since = *ahead_since.get_or_insert(now);
-                    let useless_at = progress.useless_at(PATIENCE).max(since + PATIENCE);
-                    if useless_at <= now {
-                        return End::Useless;
-                    }
-                    again = again.min(useless_at);
-                }
-                None => ahead_since = None,
-            }
             tokio::select! {
                 changed = view.changed() => if changed.is_err() { std::future::pending::<()>().await },
                 () = tokio::time::sleep_until(again.into()) => {}
@@ -154,7 +131,7 @@ impl ClientTask {
     }
 
     /// One stream, from its start to its end.
-    async fn session(&self, source: &PeerInfo, want_full: bool, progress: &Progress) -> End {
+    async fn session(&self, source: &PeerInfo, following: &Following) -> End {
         let broken = End::Broken;
         let mut client = match connect(self.dialer.as_ref(), &source.node, source.address).await {
             Ok(client) => client,
@@ -164,6 +141,7 @@ impl ClientTask {
             }
         };
         let (requests, stream) = mpsc::channel(REQUESTS);
+        let want_full = following.lock().want_full();
         let hello = frames::hello(&self.node, self.instance, &self.held_state(), want_full);
         if requests.try_send(hello).is_err() {
             return broken;
@@ -186,11 +164,9 @@ impl ClientTask {
             offers: self.offers.clone(),
             metrics: self.metrics.clone(),
             requests: requests.clone(),
-            progress,
-            resends: 0,
+            following,
             assembly: None,
             held: self.held(),
-            transfer: None,
         };
         tokio::select! {
             end = inbound.read(frames) => end,

@@ -16,10 +16,10 @@ mod replica;
 mod rpc;
 mod server;
 mod session;
-mod source;
 mod start;
 mod store;
 mod transfer;
+mod turns;
 mod types;
 
 pub use acks::{Ack, Follower, FollowerMap, Followers};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use meshgate_core::replica::{self as rules, Verdict};
+use meshgate_core::replica::{self as rules, Event, Next, Offered, Outcome, Refusal};
 use meshgate_core::snapshot::{HeadId, Key};
 use meshgate_core::table::{Change, Held, Table};
 use meshgate_wire::{Commit, LeaderVerifier, LeafChange, SignedHead, Snapshot, verify};
@@ -46,17 +46,30 @@ pub(super) struct Offer {
     pub(super) reply: Option<oneshot::Sender<Outcome>>,
 }
 
-/// What became of an offer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// It is in the table.
-    Applied,
-    /// It was already.
-    Same,
-    /// It is newer, but starts elsewhere.
-    NeedFull,
-    /// It is refused whole; the state is as before.
-    Refused(Reason, String),
+impl From<Refusal> for Reason {
+    fn from(refusal: Refusal) -> Reason {
+        match refusal {
+            Refusal::Mesh => Reason::Mesh,
+            Refusal::Signature => Reason::Signature,
+            Refusal::Stale(_) | Refusal::Fenced(_) => Reason::Stale,
+            Refusal::Conflict => Reason::Conflict,
+            Refusal::Digest => Reason::Digest,
+            Refusal::Limit => Reason::Limit,
+            Refusal::Panic => Reason::Panic,
+        }
+    }
+}
+
+/// An offer on its way through the rules.
+struct Work {
+    offer: Offer,
+    /// What it leads to, and from what: known when it is resolved.
+    snapshot: Snapshot,
+    changes: Vec<LeafChange>,
+    base: HeadId,
+    marked: bool,
+    /// What there is to say of a refusal besides its reason.
+    why: Option<String>,
 }
 
 /// What servers of followers read.
@@ -77,6 +90,7 @@ pub(super) struct Outlets {
 
 /// The state and what it takes to change it.
 pub(super) struct Replica {
+    pub(super) rules: rules::Replica,
     pub(super) mesh_id: String,
     pub(super) verifier: Arc<dyn LeaderVerifier>,
     pub(super) ensurer: Arc<dyn KeyEnsurer>,
@@ -92,96 +106,108 @@ pub(super) struct Replica {
 }
 
 impl Replica {
-    /// Takes or refuses an offer.
+    /// Takes or refuses an offer: the rules say what is next, and this does it.
     pub(super) async fn take(&mut self, offer: Offer) -> Outcome {
-        let id = offer.head.id();
-        let outcome = match self.check(&offer) {
-            Ok(Some((snapshot, changes))) => self.adopt(offer, snapshot, changes).await,
-            Ok(None) => Outcome::Same,
-            Err(outcome) => outcome,
+        let base = match &offer.content {
+            Content::Delta { base, .. } => Some(*base),
+            Content::Full(_) => None,
         };
-        if let Outcome::Refused(reason, why) = &outcome {
-            self.metrics.rejected(*reason);
-            tracing::warn!(head = %id, reason = reason.name(), why, "a head is refused; the state stays as it is");
+        let head = &offer.head;
+        let own_mesh = head.head().mesh_id == self.mesh_id;
+        let offered = Offered { own_mesh, id: head.id(), roots: head.roots(), base };
+        let base = self.rules.held().id;
+        let (snapshot, changes) = (Snapshot::default(), Vec::new());
+        let mut work = Work { offer, snapshot, changes, base, marked: false, why: None };
+        let mut event = Event::Offered(offered);
+        loop {
+            event = match self.rules.next(event) {
+                Next::Verify => Event::Verified(self.verified(&mut work)),
+                Next::Resolve => self.resolve(&mut work),
+                Next::Fence(epoch) => {
+                    self.store.fence(epoch).await;
+                    Event::Fenced
+                }
+                Next::Mark => {
+                    self.tell_fence();
+                    work.marked = true;
+                    self.store.mark(apply::pairs(&work.changes)).await;
+                    Event::Marked
+                }
+                Next::Apply => Event::Applied(self.apply(&mut work).await),
+                Next::Keep => {
+                    self.keep(&mut work);
+                    Event::Kept
+                }
+                Next::Done(outcome) => return self.done(work, outcome),
+            };
         }
-        outcome
     }
 
-    /// Everything that must hold before any of it is used. `None`: it is here already.
-    fn check(&self, offer: &Offer) -> Result<Option<(Snapshot, Vec<LeafChange>)>, Outcome> {
-        let refuse = |reason, why: String| Outcome::Refused(reason, why);
-        let head = &offer.head;
-        if head.head().mesh_id != self.mesh_id {
-            return Err(refuse(Reason::Mesh, format!("it is of mesh {}", head.head().mesh_id)));
-        }
-        verify(head, self.verifier.as_ref()).map_err(|error| refuse(Reason::Signature, error.to_string()))?;
-        let held = self.held_state();
-        let base = match &offer.content {
-            Content::Delta { base, .. } => *base,
-            Content::Full(_) => held.id,
-        };
-        match rules::judge(&held, head.id(), head.roots(), Some(base)) {
-            Verdict::Apply => {}
-            Verdict::Same => return Ok(None),
-            Verdict::FetchFull => return Err(Outcome::NeedFull),
-            Verdict::Stale => {
-                let why = format!("{} is applied, epoch {} is the lowest accepted", held.id, held.fence);
-                return Err(refuse(Reason::Stale, why));
-            }
-            Verdict::Conflict => {
-                let why = "the same head with other roots is applied: two leaders signed it".to_owned();
-                return Err(refuse(Reason::Conflict, why));
-            }
-        }
+    fn verified(&self, work: &mut Work) -> bool {
+        let verified = verify(&work.offer.head, self.verifier.as_ref());
+        work.why = verified.as_ref().err().map(ToString::to_string);
+        verified.is_ok()
+    }
+
+    /// Computes what the offer leads to.
+    fn resolve(&self, work: &mut Work) -> Event {
         let now = self.snapshot();
-        let (next, changes) = match &offer.content {
+        (work.snapshot, work.changes) = match &mut work.offer.content {
             Content::Delta { changes, .. } => {
                 let next = now.apply(changes);
                 // The difference, not the changes as sent: those may repeat keys.
                 let sorted = changes.is_sorted_by(|a, b| a.key < b.key);
-                let changes = if sorted { changes.clone() } else { now.diff(&next) };
+                let changes = if sorted { std::mem::take(changes) } else { now.diff(&next) };
                 (next, changes)
             }
             Content::Full(next) => (next.clone(), now.diff(next)),
         };
-        if next.roots() != head.roots() {
-            return Err(refuse(Reason::Digest, "its roots do not match its resources".to_owned()));
-        }
-        next.check_limits().map_err(|error| refuse(Reason::Limit, error.to_string()))?;
-        Ok(Some((next, changes)))
+        let limits = work.snapshot.check_limits();
+        work.why = limits.as_ref().err().map(ToString::to_string);
+        Event::Resolved { roots: work.snapshot.roots(), fits: limits.is_ok() }
     }
 
-    /// Applies what is verified: fence, keys, table, swap, disk, announcement.
-    async fn adopt(&mut self, offer: Offer, snapshot: Snapshot, changes: Vec<LeafChange>) -> Outcome {
-        let id = offer.head.id();
-        let base = self.held_state().id;
-        self.raise_fence(id.epoch).await;
-        self.store.mark(apply::pairs(&changes)).await;
-        let Some((changes, decoded, held)) = self.decode(changes).await else {
-            self.store.unmark();
-            return Outcome::Refused(Reason::Panic, "decoding it panicked".to_owned());
+    /// The epoch is on disk, if the disk works: nothing below it is accepted any more.
+    fn tell_fence(&self) {
+        let fence = self.rules.held().fence;
+        self.outlets.fence.send_if_modified(|now| std::mem::replace(now, fence) != fence);
+    }
+
+    /// Keys, table, swap. False: it panicked.
+    async fn apply(&mut self, work: &mut Work) -> bool {
+        let Some((changes, decoded, held)) = self.decode(std::mem::take(&mut work.changes)).await else {
+            return false;
         };
-        self.ensure_keys(apply::key_hashes(&decoded), offer.source.as_ref()).await;
-        let Some(built) = self.build(id, decoded).await else {
-            self.store.unmark();
-            return Outcome::Refused(Reason::Panic, "applying it panicked".to_owned());
-        };
-        self.note_held(&changes, held.into_iter().chain(built.held));
-        self.publish(offer.head.clone(), snapshot.clone(), built.table, offer.origin, offer.received);
-        let commit = Arc::new(Commit { head: offer.head, base, changes });
+        work.changes = changes;
+        self.ensure_keys(apply::key_hashes(&decoded), work.offer.source.as_ref()).await;
+        let Some(built) = self.build(work.offer.head.id(), decoded).await else { return false };
+        self.note_held(&work.changes, held.into_iter().chain(built.held));
+        let Offer { head, origin, received, .. } = &work.offer;
+        self.publish(head.clone(), work.snapshot.clone(), built.table, *origin, *received);
+        true
+    }
+
+    /// Disk and announcement.
+    fn keep(&mut self, work: &mut Work) {
+        let changes = std::mem::take(&mut work.changes);
+        let commit = Arc::new(Commit { head: work.offer.head.clone(), base: work.base, changes });
         self.log.push(Arc::clone(&commit));
-        self.store.append(commit, snapshot);
+        self.store.append(commit, work.snapshot.clone());
         self.announce();
-        self.store.unmark();
-        Outcome::Applied
     }
 
-    /// The epoch is on disk before anything of it is in effect.
-    async fn raise_fence(&mut self, epoch: u64) {
-        if epoch > *self.outlets.fence.borrow() {
-            self.store.fence(epoch).await;
-            self.outlets.fence.send_replace(epoch);
+    fn done(&self, work: Work, outcome: Outcome) -> Outcome {
+        if work.marked {
+            self.store.unmark();
         }
+        if let Outcome::Refused(refusal) = outcome {
+            let reason = Reason::from(refusal);
+            self.metrics.rejected(reason);
+            let head = work.offer.head.id();
+            let why = work.why.as_deref().unwrap_or_default();
+            tracing::warn!(%head, reason = reason.name(), why, "a head is refused; the state stays as it is: {refusal}");
+        }
+        outcome
     }
 
     async fn ensure_keys(&mut self, wanted: Vec<[u8; 32]>, source: Option<&NodeName>) {
@@ -282,15 +308,6 @@ impl Replica {
 
     fn snapshot(&self) -> Snapshot {
         self.current.as_ref().map_or_else(Snapshot::default, |applied| applied.snapshot.clone())
-    }
-
-    /// What is held, as the rules see it.
-    pub(super) fn held_state(&self) -> rules::Held {
-        let fence = *self.outlets.fence.borrow();
-        match &self.current {
-            Some(applied) => rules::Held { id: applied.id(), roots: applied.snapshot.roots(), fence },
-            None => rules::Held { id: HeadId::default(), roots: Snapshot::default().roots(), fence },
-        }
     }
 }
 

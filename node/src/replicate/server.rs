@@ -22,14 +22,13 @@ use super::metrics::Metrics;
 use super::replica::Published;
 use super::rpc::{MAX_FORWARD_BYTES, MAX_KEYS, MAX_MESSAGE_BYTES, PeerIdentity, PeerIo, to_status};
 use super::session::Session;
+use super::turns::SnapshotTurns;
 use super::types::{BoxedIo, ForwardHandler, KeyLookup};
 use crate::drain::{Drain, Phase};
 use crate::identity::NodeName;
 
 /// Followers at once.
 const MAX_SESSIONS: usize = 1024;
-/// Full snapshots that are sent at once; others wait.
-const MAX_SNAPSHOTS: usize = 2;
 /// Forwarded calls at once.
 const MAX_FORWARDS: usize = 64;
 /// Frames that wait for a slow follower: one. What changes meanwhile is merged.
@@ -92,7 +91,7 @@ pub(super) struct MeshService {
     pub(super) metrics: Metrics,
     pub(super) keys: Arc<dyn KeyLookup>,
     pub(super) forward: Arc<dyn ForwardHandler>,
-    pub(super) snapshots: Arc<Semaphore>,
+    pub(super) snapshots: Arc<SnapshotTurns>,
     sessions: Arc<Semaphore>,
     forwards: Arc<Semaphore>,
     tracker: TaskTracker,
@@ -113,7 +112,7 @@ impl MeshService {
             metrics,
             keys,
             forward,
-            snapshots: Arc::new(Semaphore::new(MAX_SNAPSHOTS)),
+            snapshots: Arc::default(),
             sessions: Arc::new(Semaphore::new(MAX_SESSIONS)),
             forwards: Arc::new(Semaphore::new(MAX_FORWARDS)),
             tracker: TaskTracker::new(),

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use meshgate_core::replica::{Serve, Serving};
 use meshgate_core::snapshot::HeadId;
 use meshgate_proto::replication as pb;
 use pb::sync_request::Message;
@@ -60,36 +61,40 @@ impl Session {
         let mut published = self.shared.published.clone();
         let mut tick = interval(ANNOUNCE_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut sent = hello.held;
-        let mut full = hello.want_full;
+        let mut serving = Serving::new(hello.held, hello.want_full);
         loop {
             let now = published.borrow_and_update().clone();
-            if let Some(now) = now
-                && (full || now.applied.id() > sent)
-            {
-                sent = self.send_state(&now, sent, full, &mut tick).await?;
-                full = false;
+            if let Some(now) = now {
+                let sent = match serving.next(now.applied.id()) {
+                    Serve::Nothing => None,
+                    Serve::Delta => Some(self.send_delta(&now, serving.sent(), &mut tick).await?),
+                    Serve::Full => Some(self.send_snapshot(&mut tick).await?),
+                };
+                sent.into_iter().for_each(|head| serving.has(head));
             }
             tokio::select! {
                 changed = published.changed() => changed.map_err(|_| Gone)?,
-                () = resend.notified() => full = true,
+                () = resend.notified() => serving.resend(),
                 _ = tick.tick() => self.announce().await?,
             }
         }
     }
 
     /// Sends a delta if that will do, else everything. Returns the head that was sent.
-    async fn send_state(&self, now: &Published, held: HeadId, full: bool, tick: &mut Interval) -> Result<HeadId, Gone> {
-        let delta = if full { None } else { now.log.since(held) };
-        let Some(delta) = delta else { return self.send_snapshot(tick).await };
+    async fn send_delta(&self, now: &Published, held: HeadId, tick: &mut Interval) -> Result<HeadId, Gone> {
+        let Some(delta) = now.log.since(held) else { return self.send_snapshot(tick).await };
         self.send(frames::delta(&delta)).await?;
         self.shared.metrics.sent("delta");
         Ok(delta.head.id())
     }
 
     async fn send_snapshot(&self, tick: &mut Interval) -> Result<HeadId, Gone> {
-        let turn = self.meanwhile_alive(tick, self.shared.snapshots.acquire()).await?;
-        let _permit = turn.map_err(|_| Gone)?;
+        let Some(turn) = self.shared.snapshots.ask() else {
+            let _ =
+                self.frames.try_send(Err(Status::resource_exhausted("too many wait for a snapshot; ask another peer")));
+            return Err(Gone);
+        };
+        self.meanwhile_alive(tick, turn.comes()).await?;
         let begun = Instant::now();
         // The state as it is now that it is this follower's turn.
         let now = self.shared.published.borrow().clone().ok_or(Gone)?;

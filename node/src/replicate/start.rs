@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
+use meshgate_core::replica::{Outcome, Replica as Rules};
 use meshgate_core::table::Table;
 use meshgate_wire::{Commit, LeafChange, SignedHead, Snapshot};
 use prometheus_client::registry::Registry;
@@ -15,7 +16,7 @@ use super::apply;
 use super::client::ClientTask;
 use super::delta_log::DeltaLog;
 use super::metrics::{Metrics, Reason};
-use super::replica::{Content, KeyLook, Offer, Outcome, Outlets, Published, Replica, look_for_keys};
+use super::replica::{Content, KeyLook, Offer, Outlets, Published, Replica, look_for_keys};
 use super::server::{MeshService, ServerTask};
 use super::store::Store;
 use super::types::{Applied, LiveReport, Origin, RefusedCommit, ReplicaConfig};
@@ -76,7 +77,7 @@ pub fn start(config: ReplicaConfig, registry: &mut Registry) -> (Handles, Tasks)
     let begun = Instant::now();
     let (store, loaded) = Store::open(&config.state_dir, &config.mesh_id, config.verifier.as_ref());
     let outlets = Outlets {
-        table: Arc::new(ArcSwap::from_pointee(Table::default())),
+        table: Arc::new(ArcSwap::from_pointee(Table::at(config.place))),
         applied: watch::Sender::new(None),
         published: watch::Sender::new(None),
         fence: watch::Sender::new(loaded.fence),
@@ -110,6 +111,7 @@ pub fn start(config: ReplicaConfig, registry: &mut Registry) -> (Handles, Tasks)
     let service =
         MeshService::new(published, Arc::clone(&followers), metrics.clone(), config.key_lookup, config.forward);
     let mut replica = Replica {
+        rules: Rules::start(None, loaded.fence, Snapshot::default().roots()),
         mesh_id: config.mesh_id,
         verifier: config.verifier,
         ensurer: config.key_ensurer,
@@ -143,10 +145,12 @@ impl Replica {
     fn bootstrap(&mut self, head: SignedHead, snapshot: Snapshot, begun: Instant) {
         let changes: Vec<LeafChange> = Snapshot::default().diff(&snapshot);
         let (decoded, held) = apply::decode_changes(&changes, &self.quarantine);
-        let Some(built) = apply::build(&Table::default(), head.id(), &decoded) else { return };
+        let Some(built) = apply::build(&self.outlets.table.load(), head.id(), &decoded) else { return };
         // Asked for by the task, so that nothing waits for them here.
         self.missing_keys = apply::key_hashes(&decoded);
         self.note_held(&changes, held.into_iter().chain(built.held));
+        let stored = Some((head.id(), snapshot.roots()));
+        self.rules = Rules::start(stored, self.rules.held().fence, Snapshot::default().roots());
         tracing::info!(head = %head.id(), resources = snapshot.len(), "serving the configuration from disk");
         self.publish(head, snapshot, built.table, Origin::Disk, begun);
         self.announce();
@@ -207,9 +211,9 @@ impl ReplicaTask {
             Outcome::Applied | Outcome::Same => return,
             Outcome::NeedFull => {
                 self.replica.metrics.rejected(Reason::Base);
-                format!("it starts from {}, applied is {}", commit.base, self.replica.held_state().id)
+                format!("it starts from {}, applied is {}", commit.base, self.replica.rules.held().id)
             }
-            Outcome::Refused(_, why) => why,
+            Outcome::Refused(refusal) => refusal.to_string(),
         };
         tracing::warn!(%head, reason, "a commit of this process was not applied");
         self.refused.send_replace(Some(RefusedCommit { head, reason }));

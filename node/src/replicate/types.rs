@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use meshgate_core::snapshot::{HeadId, Key};
-use meshgate_core::table::{Held, Table};
+use meshgate_core::table::{Held, Place, Table};
 use meshgate_wire::{LeaderVerifier, SignedHead, Snapshot};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -173,6 +173,8 @@ pub trait ForwardHandler: Send + Sync + 'static {
 pub struct ReplicaConfig {
     /// This peer's node.
     pub node: NodeName,
+    /// Where this peer is.
+    pub place: Place,
     /// This process.
     pub instance: InstanceId,
     /// The mesh; heads of others are refused.

@@ -29,6 +29,8 @@ struct State {
     /// What was read, from the start.
     kept: Vec<Bytes>,
     kept_bytes: usize,
+    /// Bytes ever read.
+    read: u64,
     trailers: Option<HeaderMap>,
     ended: bool,
     /// Nothing more is kept: the request has arrived, or the limit was reached.
@@ -68,6 +70,7 @@ impl Replay {
             body,
             kept: Vec::new(),
             kept_bytes: 0,
+            read: 0,
             trailers: None,
             ended: false,
             forgotten: false,
@@ -104,6 +107,16 @@ impl Replay {
         if let Some(shared) = &self.0 {
             lock(shared).forgotten = true;
         }
+    }
+
+    /// Another attempt could read it from its start.
+    pub fn returns(&self) -> bool {
+        self.0.as_ref().is_none_or(|shared| !lock(shared).forgotten)
+    }
+
+    /// Bytes that were ever read of the body.
+    pub fn read(&self) -> u64 {
+        self.0.as_ref().map_or(0, |shared| lock(shared).read)
     }
 
     /// The body is empty.
@@ -207,6 +220,7 @@ impl State {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     let data = data.clone();
+                    self.read += data.len() as u64;
                     self.keep(&data);
                 } else if let Some(trailers) = frame.trailers_ref() {
                     self.ended = true;

@@ -182,7 +182,7 @@ async fn metrics_and_the_access_log_tell_what_was_served() {
     assert_eq!(answer.header("x-meshgate-via"), "direct node=n1 route=default/shop#0 rev=1/2");
     drop(client);
     let wanted = "meshgate_http_requests_total{reporter=\"edge\",gateway=\"default/web\",route=\"default/shop\",\
-                  rule=\"0\",code_class=\"2xx\",protocol=\"h1\",reason=\"ok\"} 1";
+                  rule=\"0\",backend=\"default/a:80\",code_class=\"2xx\",protocol=\"h1\",reason=\"ok\"} 1";
     until("the request is counted", || mesh.metrics().contains(wanted)).await;
     let metrics = mesh.metrics();
     assert!(metrics.contains("meshgate_picks_total{via=\"direct\"} 1"), "{metrics}");

@@ -45,12 +45,19 @@ pub struct Options {
     pub access_log: AccessLog,
     pub remote: Arc<dyn Remote>,
     pub expected: Vec<&'static str>,
+    pub max_requests_per_endpoint: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let config = EdgeConfig { threads: 2, ..EdgeConfig::default() };
-        Options { config, access_log: AccessLog::default(), remote: Arc::new(NoTunnel), expected: Vec::new() }
+        Options {
+            config,
+            access_log: AccessLog::default(),
+            remote: Arc::new(NoTunnel),
+            expected: Vec::new(),
+            max_requests_per_endpoint: 1_024,
+        }
     }
 }
 
@@ -102,6 +109,7 @@ pub fn context(node: &str, table: Table, options: &Options, registry: &mut Regis
         metrics: Arc::new(ProxyMetrics::new(registry)),
         clock: Clock::start(),
         access_log: options.access_log.clone(),
+        max_requests_per_endpoint: options.max_requests_per_endpoint,
         debug_headers: true,
         retained: Arc::default(),
     })
@@ -109,7 +117,7 @@ pub fn context(node: &str, table: Table, options: &Options, registry: &mut Regis
 
 impl Mesh {
     pub fn start(options: Options) -> Mesh {
-        let resources = Resources::default();
+        let resources = Resources::at("n1");
         let mut registry = Registry::default();
         let context = context("n1", resources.table(1), &options, &mut registry);
         let folder = tempfile::tempdir().unwrap();
@@ -160,7 +168,8 @@ impl Mesh {
     /// Makes the resources live, without waiting.
     pub fn swap(&mut self) {
         self.rev += 1;
-        self.context.table.store(Arc::new(self.resources.table(self.rev)));
+        let next = self.resources.update(&self.context.table.load(), self.rev);
+        self.context.table.store(Arc::new(next));
         self.changed.send_replace(HeadId { epoch: 1, rev: self.rev });
     }
 

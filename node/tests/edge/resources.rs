@@ -1,19 +1,22 @@
 //! Resources made by hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use meshgate_core::snapshot::{
     AppProtocol, Attachment, Backend, BackendTarget, Certificate, Endpoint, EndpointSlice, Filter, Gateway,
     GatewayAddress, HeadId, HostPattern, HttpMatch, Key, Kind, Listener, PathMatch, Protocol, Resource, Route,
     RouteHost, Rule, Service, ServicePort, SessionAffinity, Timeouts,
 };
-use meshgate_core::table::Table;
+use meshgate_core::table::{Change, Place, Table};
 
 /// The resources of a mesh.
 #[derive(Clone, Default)]
 pub struct Resources {
+    node: Option<Arc<str>>,
+    /// What tables were made of until now.
+    told: Arc<Mutex<BTreeSet<Key>>>,
     pub all: BTreeMap<Key, Arc<Resource>>,
 }
 
@@ -77,6 +80,11 @@ fn backend(service: &str, weight: u32) -> Backend {
 }
 
 impl Resources {
+    /// Nothing yet, for the tables of a node.
+    pub fn at(node: &str) -> Resources {
+        Resources { node: Some(node.into()), ..Resources::default() }
+    }
+
     pub fn put(&mut self, key: Key, resource: Resource) {
         self.all.insert(key, Arc::new(resource));
     }
@@ -143,8 +151,19 @@ impl Resources {
         self.put(certificate_key(name), Resource::Certificate(certificate));
     }
 
+    /// The table of these resources alone.
     pub fn table(&self, rev: u64) -> Table {
-        let (table, held) = Table::build(HeadId { epoch: 1, rev }, &self.all);
+        self.update(&Table::at(Place { node: self.node.clone(), zone: None }), rev)
+    }
+
+    /// The table after `old`.
+    pub fn update(&self, old: &Table, rev: u64) -> Table {
+        let gone =
+            self.told.lock().unwrap().iter().filter(|key| !self.all.contains_key(key)).cloned().collect::<Vec<_>>();
+        let kept = self.all.iter().map(|(key, one)| (key.clone(), Some(Arc::clone(one))));
+        let changes: Vec<Change> = gone.into_iter().map(|key| (key, None)).chain(kept).collect();
+        self.told.lock().unwrap().extend(self.all.keys().cloned());
+        let (table, held) = old.update(HeadId { epoch: 1, rev }, &changes);
         assert!(held.is_empty(), "{held:?}");
         table
     }

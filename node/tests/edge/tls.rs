@@ -10,9 +10,10 @@ use meshgate_node::drain::Phase;
 use meshgate_node::edge::EdgeConfig;
 use meshgate_node::identity::KeyStore;
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
+use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -20,12 +21,17 @@ use tokio_rustls::client::TlsStream;
 
 use crate::backend::Backend;
 use crate::client::{Client, refused, until};
+use crate::log::{Log, lines};
 use crate::mesh::{Mesh, Options, impatient};
 use crate::resources::{listener, prefix};
 
 /// A certificate for a name, and its key.
-fn certificate(name: &str) -> (Certificate, KeyPair) {
-    let key = KeyPair::generate().unwrap();
+pub fn certificate(name: &str) -> (Certificate, KeyPair) {
+    certificate_with(name, KeyPair::generate().unwrap())
+}
+
+/// A certificate for a name with a key.
+pub fn certificate_with(name: &str, key: KeyPair) -> (Certificate, KeyPair) {
     let chain = CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key).unwrap();
     let hash = digest(&SHA256, &key.subject_public_key_info());
     let certificate = Certificate {
@@ -37,14 +43,19 @@ fn certificate(name: &str) -> (Certificate, KeyPair) {
     (certificate, key)
 }
 
-fn keep(keys: &KeyStore, certificate: &Certificate, key: &KeyPair) {
+pub fn keep(keys: &KeyStore, certificate: &Certificate, key: &KeyPair) {
     let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     keys.insert(certificate.key_hash, der).unwrap();
 }
 
-/// Believes everything.
+/// A line of the metrics.
+pub fn failed(reason: &str, times: u32) -> String {
+    format!("meshgate_tls_handshake_failures_total{{reason=\"{reason}\"}} {times}")
+}
+
+/// Believes everything that is signed by one of these schemes.
 #[derive(Debug)]
-struct Credulous;
+struct Credulous(Vec<SignatureScheme>);
 
 impl ServerCertVerifier for Credulous {
     fn verify_server_cert(
@@ -77,34 +88,55 @@ impl ServerCertVerifier for Credulous {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        default_provider().signature_verification_algorithms.supported_schemes()
+        self.0.clone()
     }
 }
 
-async fn connect(
+pub async fn connect(
     address: SocketAddr,
     name: &str,
     alpn: &[&[u8]],
     version: &'static rustls::SupportedProtocolVersion,
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+    let mut config = client(version, &[]).with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    dial(address, name, &Arc::new(config)).await
+}
+
+/// A client that believes every certificate, or those with these schemes.
+pub fn client(
+    version: &'static rustls::SupportedProtocolVersion,
+    schemes: &[SignatureScheme],
+) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+    let provider = default_provider();
+    let schemes = match schemes {
+        [] => provider.signature_verification_algorithms.supported_schemes(),
+        some => some.to_vec(),
+    };
+    ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[version])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Credulous))
-        .with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    let stream = TcpStream::connect(address).await.unwrap();
-    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name.to_owned()).unwrap(), stream).await
+        .with_custom_certificate_verifier(Arc::new(Credulous(schemes)))
 }
 
-async fn shown(address: SocketAddr, name: &str) -> Vec<u8> {
+/// A connection after its handshake.
+pub async fn dial(
+    address: SocketAddr,
+    name: &str,
+    config: &Arc<ClientConfig>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    TlsConnector::from(Arc::clone(config)).connect(ServerName::try_from(name.to_owned()).unwrap(), stream).await
+}
+
+pub async fn shown(address: SocketAddr, name: &str) -> Vec<u8> {
     let stream = connect(address, name, &[], &rustls::version::TLS13).await.unwrap();
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 
 /// Two HTTPS listeners on one port: `a.example`, `b.example`.
-async fn two_hosts(options: Options, backend: &Backend) -> (Mesh, SocketAddr, [Certificate; 2]) {
+pub async fn two_hosts(options: Options, backend: &Backend) -> (Mesh, SocketAddr, [Certificate; 2]) {
     let mut mesh = Mesh::start(options);
     let address = mesh.reserve();
     let port = address.port();
@@ -129,11 +161,17 @@ async fn two_hosts(options: Options, backend: &Backend) -> (Mesh, SocketAddr, [C
 #[tokio::test]
 async fn alpn_decides_the_protocol_and_sni_the_certificate() {
     let a = Backend::start("a").await;
-    let (mesh, address, certificates) = two_hosts(Options::default(), &a).await;
+    let (log, access_log) = Log::start();
+    let options = Options { access_log, ..Options::default() };
+    let (mesh, address, certificates) = two_hosts(options, &a).await;
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
         let stream = connect(address, "a.example", &[b"h2", b"http/1.1"], version).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-        let answer = Client::h2_over(stream).await.get("https://a.example/x").await;
+        let mut client = Client::h2_over(stream).await;
+        // A client may coalesce connections (RFC 9113 9.1.1), and is sent elsewhere.
+        assert_eq!(client.get("https://b.example/x").await.status, 421);
+        assert_eq!(client.get("https://c.example/x").await.status, 404);
+        let answer = client.get("https://a.example/x").await;
         assert_eq!(answer.status, 200);
         assert!(answer.text().contains("x-forwarded-proto: https"), "{}", answer.text());
         let stream = connect(address, "b.example", &[b"http/1.1"], version).await.unwrap();
@@ -148,6 +186,19 @@ async fn alpn_decides_the_protocol_and_sni_the_certificate() {
     let unknown = connect(address, "c.example", &[], &rustls::version::TLS13).await.unwrap_err();
     assert!(unknown.to_string().contains("UnrecognisedName"), "{unknown}");
     mesh.stop().await;
+    let logged: Vec<String> = lines(&log.text())
+        .iter()
+        .map(|line| format!("{} {} {} {}", line["tls_version"], line["sni"], line["protocol"], line["reason"]))
+        .collect();
+    for version in ["1.3", "1.2"] {
+        for line in [
+            r#""a.example" "HTTP/2.0" "ok""#,
+            r#""b.example" "HTTP/1.1" "ok""#,
+            r#""b.example" "HTTP/1.1" "misdirected""#,
+        ] {
+            assert!(logged.contains(&format!("\"{version}\" {line}")), "{line} in {logged:?}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -173,6 +224,7 @@ async fn silent_handshakes_are_cut() {
     let mut silent = TcpStream::connect(address).await.unwrap();
     crate::client::read_to_end(&mut silent).await;
     until("it is counted", || mesh.stats.handshakes_failed.load(Ordering::Relaxed) == 1).await;
+    assert!(mesh.metrics().contains(&failed("timeout", 1)), "{}", mesh.metrics());
     mesh.stop().await;
 }
 

@@ -24,7 +24,7 @@ use crate::mesh::{Direct, NoTunnel, Options, context};
 use crate::resources::{Resources, prefix};
 
 /// A host on node n2 that knows a Service's endpoints there.
-fn host(backend: &Backend) -> PodHost {
+pub fn host(backend: &Backend) -> PodHost {
     host_of(backend.address, AppProtocol::Http1)
 }
 

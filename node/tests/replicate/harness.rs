@@ -199,6 +199,7 @@ impl Peer {
         let mut registry = Registry::default();
         let config = ReplicaConfig {
             node: node.into(),
+            place: Default::default(),
             instance: InstanceId(rand::random()),
             mesh_id: MESH.to_owned(),
             state_dir: dir.join(node),

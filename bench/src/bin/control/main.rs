@@ -152,6 +152,7 @@ async fn answer(
         *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
         *request.version_mut() = Version::HTTP_11;
     }
+    request.headers_mut().remove(header::CONNECTION);
     Ok(pool.send(request).await.map(|response| response.map(BodyExt::boxed)).unwrap_or_else(|_| {
         let mut bad = Response::new(Empty::new().map_err(|never| match never {}).boxed());
         *bad.status_mut() = StatusCode::BAD_GATEWAY;

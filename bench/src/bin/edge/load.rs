@@ -1,13 +1,11 @@
-//! The load: clients that ask again as soon as they have their answer, on one thread of its own.
+//! The load: clients that ask again as soon as they have their answer, on the backend's thread.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use meshgate_bench::process::pin;
 use meshgate_bench::random::Random;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -15,6 +13,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
@@ -22,13 +21,11 @@ use crate::certificate::HOST;
 use crate::scenario::{Asks, Shape};
 
 /// Connections that ask at the same time.
-const CONNECTIONS: usize = 64;
+const CONNECTIONS: u64 = 64;
 /// The same, where each request has a connection of its own.
-const HANDSHAKES: usize = 16;
+const HANDSHAKES: u64 = 16;
 /// The largest head of an answer; a buffer also holds a whole body.
 const BUFFER: usize = 16 * 1024;
-/// Between two looks whether it shall end.
-const LOOK: Duration = Duration::from_millis(5);
 /// One answer may take this long.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -93,10 +90,9 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// What the thread has seen.
+/// What the clients have seen.
 #[derive(Debug, Default)]
 struct Seen {
-    stop: AtomicBool,
     answers: AtomicU64,
     errors: AtomicU64,
     first_error: Mutex<Option<String>>,
@@ -106,25 +102,25 @@ struct Seen {
 #[derive(Debug)]
 pub struct Load {
     seen: Arc<Seen>,
-    thread: Option<JoinHandle<()>>,
+    _clients: JoinSet<()>,
 }
 
 impl Load {
-    /// Starts to ask, from a core.
-    ///
-    /// # Errors
-    /// No thread can be had.
-    pub fn start(plan: Arc<Plan>, core: usize) -> anyhow::Result<Self> {
+    /// Starts to ask, on a runtime's thread.
+    pub fn start(plan: &Arc<Plan>, on: &Handle) -> Self {
         let seen = Arc::new(Seen::default());
-        let (own, reports) = (Arc::clone(&seen), Arc::clone(&seen));
-        let run = move || -> anyhow::Result<()> {
-            pin(&[core])?;
-            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(&plan, &own));
-            Ok(())
-        };
-        let reported = move || run().unwrap_or_else(|error| reports.report(&error));
-        let thread = std::thread::Builder::new().name("load".into()).spawn(reported)?;
-        Ok(Load { seen, thread: Some(thread) })
+        let count = if plan.shape.asks == Asks::Handshakes { HANDSHAKES } else { CONNECTIONS };
+        let mut clients = JoinSet::new();
+        for client in 0..count {
+            let (plan, seen) = (Arc::clone(plan), Arc::clone(&seen));
+            let followed = async move {
+                if let Err(error) = follow(&plan, &seen, client).await {
+                    seen.report(&error);
+                }
+            };
+            clients.spawn_on(followed, on);
+        }
+        Load { seen, _clients: clients }
     }
 
     /// Answers so far.
@@ -139,36 +135,12 @@ impl Load {
     }
 }
 
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.seen.stop.store(true, Ordering::Relaxed);
-        // A panic there has been printed.
-        let _ = self.thread.take().map(JoinHandle::join);
-    }
-}
-
 impl Seen {
     fn report(&self, error: &anyhow::Error) {
         self.errors.fetch_add(1, Ordering::Relaxed);
         if let Ok(mut first) = self.first_error.lock() {
             first.get_or_insert(format!("{error:#}"));
         }
-    }
-}
-
-async fn run(plan: &Arc<Plan>, seen: &Arc<Seen>) {
-    let clients = if plan.shape.asks == Asks::Handshakes { HANDSHAKES } else { CONNECTIONS };
-    let mut tasks = JoinSet::new();
-    for client in 0..clients {
-        let (plan, seen) = (Arc::clone(plan), Arc::clone(seen));
-        tasks.spawn(async move {
-            if let Err(error) = follow(&plan, &seen, client as u64).await {
-                seen.report(&error);
-            }
-        });
-    }
-    while !seen.stop.load(Ordering::Relaxed) {
-        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -1,6 +1,5 @@
 //! One cell: a peer, started afresh, at saturation.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use meshgate_bench::process::{pin, resident_mib_of_all, run_ns};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::backend::Backend;
 use crate::certificate::Certificate;
 use crate::load::{Load, Plan};
 use crate::options::Options;
@@ -46,6 +46,8 @@ pub struct Sample {
     pub busy: f64,
     /// CPU time of load and backend as a share of their core.
     pub load_busy: f64,
+    /// Connections to the backend that were opened for 1,000 requests.
+    pub dials: f64,
     /// Requests that failed, and why the first did.
     pub errors: (u64, String),
 }
@@ -58,12 +60,12 @@ impl Sample {
 
     /// On a line.
     pub fn text(&self) -> String {
-        let Sample { us, rate, resident_mib, busy, load_busy, errors } = self;
+        let Sample { us, rate, resident_mib, busy, load_busy, dials, errors } = self;
         let limited = if self.is_limited() { ", generator-limited" } else { "" };
         let errors = if errors.0 > 0 { format!(", {} ERRORS: {}", errors.0, errors.1) } else { String::new() };
         let (busy, load_busy) = (busy * 100.0, load_busy * 100.0);
         format!(
-            "{us:.2} us, {rate:.0}/s, {resident_mib:.0} MiB, busy {busy:.0} %, load {load_busy:.0} %{limited}{errors}"
+            "{us:.2} us, {rate:.0}/s, {resident_mib:.0} MiB, busy {busy:.0} %, load {load_busy:.0} %, {dials:.1} dials/k{limited}{errors}"
         )
     }
 
@@ -71,7 +73,7 @@ impl Sample {
     pub fn json(&self) -> Value {
         json!({
             "us": self.us, "rate": self.rate, "resident_mib": self.resident_mib, "busy": self.busy,
-            "load_busy": self.load_busy, "generator_limited": self.is_limited(), "errors": self.errors.0,
+            "load_busy": self.load_busy, "dials_per_1000": self.dials, "generator_limited": self.is_limited(), "errors": self.errors.0,
         })
     }
 }
@@ -80,7 +82,7 @@ impl Sample {
 #[derive(Debug)]
 pub struct Bench {
     present: Vec<Present>,
-    backend: SocketAddr,
+    backend: Backend,
     certificate: Certificate,
     cores: [usize; 2],
     number: u8,
@@ -93,6 +95,7 @@ struct Moment {
     peer: u64,
     own: u64,
     answers: u64,
+    dials: u64,
 }
 
 impl Bench {
@@ -119,7 +122,7 @@ impl Bench {
         let [own, beside] = self.cores;
         let peer = self.present.iter().find(|peer| peer.kind == cell.peer).context("that peer is not here")?;
         let folder = Folder::create(false)?;
-        let (backend, certificate, shape) = (self.backend, &self.certificate, &cell.shape);
+        let (backend, certificate, shape) = (self.backend.address, &self.certificate, &cell.shape);
         let setup = Setup { folder: &folder, backend, certificate, shape, number: self.number };
         pin(if cell.shape.threads > 1 { &self.cores } else { &self.cores[..1] })?;
         let started = setup.start(peer);
@@ -131,23 +134,28 @@ impl Bench {
             let load = h2load::start(address, WARM_UP, WINDOW + RUN_OUT, folder.path("logs/h2load"))?;
             self.by_h2load(&running, load).await?
         } else {
-            let load = Load::start(plan, beside)?;
+            let load = Load::start(&plan, &self.backend.runtime);
             sleep(WARM_UP).await;
-            let before = moment(&running, load.answers())?;
+            let before = self.moment(&running, load.answers())?;
             sleep(WINDOW).await;
-            (before, moment(&running, load.answers())?, load.errors())
+            (before, self.moment(&running, load.answers())?, load.errors())
         };
         let resident_mib = resident_mib_of_all(running.pid())?;
         running.is_alive()?;
         sample(&before, &after, cell.shape.threads, resident_mib, errors)
     }
 
+    fn moment(&self, peer: &Running, answers: u64) -> anyhow::Result<Moment> {
+        let (own, dials) = (run_ns_of_self()?, self.backend.connections());
+        Ok(Moment { at: Instant::now(), peer: run_ns(peer.pid())?, own, answers, dials })
+    }
+
     /// The window is ours, the rate is its. It is pinned as this thread is.
     async fn by_h2load(&self, peer: &Running, mut load: Running) -> anyhow::Result<(Moment, Moment, (u64, String))> {
         sleep(WARM_UP + RUN_OUT / 2).await;
-        let (before, load_before) = (moment(peer, 0)?, run_ns(load.pid())?);
+        let (before, load_before) = (self.moment(peer, 0)?, run_ns(load.pid())?);
         sleep(WINDOW).await;
-        let (mut after, load_after) = (moment(peer, 0)?, run_ns(load.pid())?);
+        let (mut after, load_after) = (self.moment(peer, 0)?, run_ns(load.pid())?);
         after.own += load_after.saturating_sub(load_before);
         let begun = Instant::now();
         while load.ended()?.is_none() {
@@ -174,11 +182,6 @@ async fn ready(plan: &Plan, running: &mut Running) -> anyhow::Result<()> {
     }
     sleep(SETTLE).await;
     Ok(())
-}
-
-fn moment(peer: &Running, answers: u64) -> anyhow::Result<Moment> {
-    let own = run_ns_of_self()?;
-    Ok(Moment { at: Instant::now(), peer: run_ns(peer.pid())?, own, answers })
 }
 
 /// Load, backend and this thread; not the peer, which is a child.
@@ -210,6 +213,7 @@ fn sample(
         resident_mib,
         busy: peer / seconds / threads as f64,
         load_busy: own / seconds,
+        dials: after.dials.saturating_sub(before.dials) as f64 * 1e3 / answers,
         errors,
     })
 }

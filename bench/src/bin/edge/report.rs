@@ -73,11 +73,12 @@ impl Measured {
         let resident = self.spread(index, |sample| sample.resident_mib)?.median;
         let busy = self.spread(index, |sample| sample.busy)?.median * 100.0;
         let load = self.spread(index, |sample| sample.load_busy)?.median * 100.0;
+        let dials = self.spread(index, |sample| sample.dials)?.median;
         let samples = self.samples.get(index)?;
         let limited = samples.iter().filter(|sample| sample.is_limited()).count();
         let limited =
             if limited > 0 { format!(" generator-limited {limited}/{}", samples.len()) } else { String::new() };
-        Some(format!("| {label} | {us} | {rate} | {resident:.0} | {busy:.0} % | {load:.0} %{limited} |"))
+        Some(format!("| {label} | {us} | {rate} | {resident:.0} | {busy:.0} % | {dials:.1} | {load:.0} %{limited} |"))
     }
 
     fn comparison(&self, compared: &Compared) -> Option<String> {
@@ -158,7 +159,10 @@ impl Results {
         let Some(last) = self.scenarios.last() else { return String::new() };
         let mut text = format!("\n{}: median [min-max] of {} rounds\n", last.scenario.name.as_str(), self.rounds);
         // Writing to a string never fails.
-        let _ = writeln!(text, "| peer | CPU us/req | req/s | RSS MiB | busy | load busy |\n|---|---|---|---|---|---|");
+        let _ = writeln!(
+            text,
+            "| peer | CPU us/req | req/s | RSS MiB | busy | dials/k | load busy |\n|---|---|---|---|---|---|---|"
+        );
         let rows = (0..last.scenario.cells.len()).filter_map(|index| last.row(index));
         let comparisons = last.scenario.compared.iter().filter_map(|compared| last.comparison(compared));
         for line in rows.chain(comparisons) {
@@ -203,6 +207,7 @@ mod tests {
             resident_mib: 1.0,
             busy: 1.0,
             load_busy: 0.5,
+            dials: 0.0,
             errors: (0, String::new()),
         };
         let scenario = Scenario::new(Name::H1Small, &[Kind::Meshgate, Kind::Nginx]).unwrap();

@@ -152,6 +152,7 @@ pub async fn peer(folder: &Path, commits: &[Bytes]) -> anyhow::Result<Line> {
     let alone = Arc::new(Alone);
     let config = ReplicaConfig {
         node: "n0".into(),
+        place: Default::default(),
         instance: InstanceId(1),
         mesh_id: run.mesh_id().to_owned(),
         state_dir: folder.join("state"),

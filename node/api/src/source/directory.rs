@@ -270,7 +270,7 @@ mod tests {
             fs::create_dir(folder.path().join("d")).unwrap();
             let mut directory = Directory::open(folder.path()).unwrap();
             let mut places: BTreeMap<ObjectRef, (String, usize)> = BTreeMap::new();
-            let mut last = Arc::default();
+            let mut last = Arc::clone(&directory.findings);
             for (file, text, whole) in steps {
                 let path = folder.path().join(FILES[file]);
                 match text {

@@ -23,10 +23,18 @@ pub(super) fn backends(
 fn backend(
     at: &str,
     index: usize,
-    item: BackendReference,
+    mut item: BackendReference,
     unsupported: &mut Vec<(String, String)>,
     check: &mut Checker,
 ) -> BackendRef {
+    let within_rule = format!("backendRefs[{index}].");
+    let filters =
+        filters(&Place { at, within_rule: &within_rule }, std::mem::take(&mut item.filters), unsupported, check);
+    BackendRef { filters, ..reference(at, item, check) }
+}
+
+/// A backend by itself, without filters.
+pub(super) fn reference(at: &str, item: BackendReference, check: &mut Checker) -> BackendRef {
     let kind = item.kind.unwrap_or_else(|| "Service".to_owned());
     check_group_kind(at, &item.group, &kind, check);
     check.text(&format!("{at}.name"), &item.name, &pattern::OBJECT_NAME);
@@ -40,8 +48,14 @@ fn backend(
         let message = format!("{weight} is not allowed: 0 to 1000000");
         check.refuse(code::VALUE, &format!("{at}.weight"), message);
     }
-    let within_rule = format!("backendRefs[{index}].");
-    let filters = filters(&Place { at, within_rule: &within_rule }, item.filters, unsupported, check);
     let weight = u32::try_from(weight).unwrap_or(0);
-    BackendRef { group: item.group, kind, namespace: item.namespace, name: item.name, port, weight, filters }
+    BackendRef {
+        group: item.group,
+        kind,
+        namespace: item.namespace,
+        name: item.name,
+        port,
+        weight,
+        filters: Vec::new(),
+    }
 }

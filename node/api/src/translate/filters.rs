@@ -6,7 +6,7 @@ use meshgate_core::intent;
 use meshgate_core::snapshot::{Filter, HeaderModifier, PathRewrite, Redirect, Rewrite};
 
 use super::check::{Checker, quote};
-use super::{code, pattern};
+use super::{code, filters_extra as extra, pattern};
 use crate::types::{
     FilterType, HeaderFilter, HttpHeader, HttpRouteFilter, PathModifier, PathModifierType, RedirectFilter,
     RewriteFilter,
@@ -59,7 +59,8 @@ pub(super) fn filters(
                     check,
                 ))));
             }
-            FilterType::RequestRedirect => {
+            // A backend is chosen to send a request to, not to answer without it.
+            FilterType::RequestRedirect if place.within_rule.is_empty() => {
                 let filter = item.request_redirect.unwrap_or_default();
                 out.push(intent::Filter::Plain(Filter::Redirect(redirect(
                     &format!("{at}.requestRedirect"),
@@ -70,6 +71,15 @@ pub(super) fn filters(
             FilterType::URLRewrite => {
                 let filter = item.url_rewrite.unwrap_or_default();
                 out.push(intent::Filter::Plain(Filter::Rewrite(rewrite(&format!("{at}.urlRewrite"), filter, check))));
+            }
+            FilterType::RequestMirror => {
+                let filter = item.request_mirror.unwrap_or_default();
+                out.push(extra::mirror(&format!("{at}.requestMirror"), i, filter, check));
+            }
+            // Its answer to a preflight comes before any backend is chosen.
+            FilterType::CORS if place.within_rule.is_empty() => {
+                let filter = item.cors.unwrap_or_default();
+                out.push(intent::Filter::Plain(Filter::Cors(extra::cors(&format!("{at}.cors"), filter, check))));
             }
             other => {
                 unsupported.push((format!("{}filters[{i}].type", place.within_rule), other.as_str().to_owned()));

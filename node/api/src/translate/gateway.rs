@@ -7,9 +7,9 @@ use meshgate_core::intent::{
     AllowedNamespaces, Gateway, GatewayClass, GrantFrom, GrantTo, LabelRequirement, LabelSelector, Listener,
     ObjectReference, ReferenceGrant,
 };
-use meshgate_core::snapshot::TlsVersions;
 
 use super::check::{Checker, quote};
+use super::gateway_tls::{Clients, reference, versions};
 use super::{code, pattern};
 use crate::types::{self, FromNamespaces, GATEWAY_GROUP, TlsMode};
 
@@ -50,11 +50,6 @@ pub(super) fn gateway(gateway: types::Gateway, check: &mut Checker) -> Gateway {
     let spec = gateway.spec;
     check.text("spec.gatewayClassName", &spec.gateway_class_name, &pattern::OBJECT_NAME);
     check.count("spec.listeners", spec.listeners.len(), 1, 64);
-    if spec.tls.as_ref().is_some_and(|tls| tls.frontend.is_some()) {
-        // Serving the listeners without asking for client certificates would fail open.
-        let message = "validation of client certificates is not supported by this version; the Gateway is not served";
-        check.refuse(code::UNSUPPORTED, "spec.tls.frontend", message);
-    }
     if spec.tls.as_ref().is_some_and(|tls| tls.backend.is_some()) {
         let message = "is ignored: this version shows no certificate to backends";
         check.warn(code::UNSUPPORTED, "spec.tls.backend", message);
@@ -64,8 +59,10 @@ pub(super) fn gateway(gateway: types::Gateway, check: &mut Checker) -> Gateway {
         check.warn(code::UNSUPPORTED, "spec.addresses", message);
     }
     check_unique(&spec.listeners, check);
+    let clients = Clients::read(spec.tls.and_then(|tls| tls.frontend), check);
     let listeners = spec.listeners.into_iter().enumerate();
-    let listeners = listeners.map(|(i, item)| listener(&format!("spec.listeners[{i}]"), item, check)).collect();
+    let listeners =
+        listeners.map(|(i, item)| listener(&format!("spec.listeners[{i}]"), item, &clients, check)).collect();
     Gateway { class: spec.gateway_class_name, listeners }
 }
 
@@ -86,7 +83,7 @@ fn check_unique(listeners: &[types::Listener], check: &mut Checker) {
     }
 }
 
-fn listener(at: &str, listener: types::Listener, check: &mut Checker) -> Listener {
+fn listener(at: &str, listener: types::Listener, clients: &Clients, check: &mut Checker) -> Listener {
     check.text(&format!("{at}.name"), &listener.name, &pattern::SUBDOMAIN);
     check.text(&format!("{at}.protocol"), &listener.protocol, &pattern::PROTOCOL);
     check.optional(&format!("{at}.hostname"), listener.hostname.as_deref(), &pattern::HOSTNAME);
@@ -99,6 +96,9 @@ fn listener(at: &str, listener: types::Listener, check: &mut Checker) -> Listene
         let message = format!("is not allowed with the protocol {}", listener.protocol);
         check.refuse(code::CONFLICT, &format!("{at}.hostname"), message);
     }
+    let options = listener.tls.as_ref().map(|tls| &tls.options);
+    let versions = options.map(|options| versions(&format!("{at}.tls.options"), options, check)).unwrap_or_default();
+    let clients = clients.of(port).filter(|_| listener.protocol == "HTTPS").cloned();
     let (tls_terminate, certificates) = tls(at, &listener.protocol, listener.tls, check);
     let (allowed_namespaces, allowed_kinds) = allowed(&format!("{at}.allowedRoutes"), listener.allowed_routes, check);
     Listener {
@@ -108,8 +108,8 @@ fn listener(at: &str, listener: types::Listener, check: &mut Checker) -> Listene
         hostname: listener.hostname,
         tls_terminate,
         certificates,
-        versions: TlsVersions::default(),
-        clients: None,
+        versions,
+        clients,
         allowed_namespaces,
         allowed_kinds,
     }
@@ -147,21 +147,11 @@ fn tls(at: &str, protocol: &str, tls: Option<types::ListenerTls>, check: &mut Ch
         TlsMode::Passthrough => {}
         TlsMode::Unsupported(other) => check.unknown_value(&format!("{at}.tls.mode"), other, TlsMode::KNOWN),
     }
-    if !tls.options.is_empty() {
-        check.warn(code::UNSUPPORTED, &format!("{at}.tls.options"), "are ignored: this version knows no TLS options");
-    }
     check.count(&format!("{at}.tls.certificateRefs"), tls.certificate_refs.len(), 0, 64);
     let refs = tls.certificate_refs.into_iter().enumerate();
-    let refs = refs.map(|(i, item)| secret_ref(&format!("{at}.tls.certificateRefs[{i}]"), item, check)).collect();
+    let refs =
+        refs.map(|(i, item)| reference(&format!("{at}.tls.certificateRefs[{i}]"), item, "Secret", check)).collect();
     (mode == TlsMode::Terminate, refs)
-}
-
-fn secret_ref(at: &str, reference: types::SecretReference, check: &mut Checker) -> ObjectReference {
-    let kind = reference.kind.unwrap_or_else(|| "Secret".to_owned());
-    check_group_kind(at, &reference.group, &kind, check);
-    check.text(&format!("{at}.name"), &reference.name, &pattern::OBJECT_NAME);
-    check.optional(&format!("{at}.namespace"), reference.namespace.as_deref(), &pattern::LABEL);
-    ObjectReference { group: reference.group, kind, namespace: reference.namespace, name: reference.name }
 }
 
 fn allowed(at: &str, routes: types::AllowedRoutes, check: &mut Checker) -> (AllowedNamespaces, Vec<(String, String)>) {

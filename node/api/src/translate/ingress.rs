@@ -1,12 +1,10 @@
 //! Ingress and IngressClass.
 
 use k8s_openapi::api::networking::v1 as kube;
-use meshgate_core::intent::{
-    BackendRef, Ingress, IngressClass, IngressOptions, IngressPath, IngressPathType, IngressTls, PortRef,
-};
+use meshgate_core::intent::{BackendRef, Ingress, IngressClass, IngressPath, IngressPathType, IngressTls, PortRef};
 
 use super::check::{Checker, quote};
-use super::{code, pattern};
+use super::{annotations, code, pattern};
 
 /// Marks the IngressClass of Ingresses that name none.
 const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
@@ -23,7 +21,9 @@ pub(super) fn class(class: kube::IngressClass, check: &mut Checker) -> IngressCl
 
 pub(super) fn ingress(ingress: kube::Ingress, check: &mut Checker) -> Ingress {
     let spec = ingress.spec.unwrap_or_default();
-    let annotation = ingress.metadata.annotations.and_then(|mut annotations| annotations.remove(CLASS));
+    let annotations = ingress.metadata.annotations.unwrap_or_default();
+    let options = Box::new(annotations::options(&annotations, check));
+    let annotation = annotations.get(CLASS).filter(|class| !class.is_empty()).cloned();
     let class = spec.ingress_class_name.filter(|class| !class.is_empty()).or(annotation);
     check.optional("spec.ingressClassName", class.as_deref(), &pattern::SUBDOMAIN);
     let rules = spec.rules.unwrap_or_default();
@@ -37,7 +37,7 @@ pub(super) fn ingress(ingress: kube::Ingress, check: &mut Checker) -> Ingress {
     }
     let tls = spec.tls.unwrap_or_default().into_iter().enumerate();
     let tls = tls.map(|(i, item)| tls_entry(&format!("spec.tls[{i}]"), item, check)).collect();
-    Ingress { class, default_backend, paths, tls, options: IngressOptions::default() }
+    Ingress { class, default_backend, paths, tls, options }
 }
 
 fn rule(at: &str, rule: kube::IngressRule, paths: &mut Vec<IngressPath>, check: &mut Checker) {

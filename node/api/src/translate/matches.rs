@@ -8,7 +8,7 @@ use super::check::{Checker, quote};
 use super::{code, pattern};
 use crate::types::{HttpPathMatch, HttpRouteMatch, MatchType, PathMatchType, ValueMatcher};
 
-const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+pub(super) const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
 /// Matches of a rule; none is the prefix `/`.
 pub(super) fn matches(at: &str, matches: Vec<HttpRouteMatch>, check: &mut Checker) -> Vec<HttpMatch> {

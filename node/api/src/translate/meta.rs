@@ -9,7 +9,7 @@ use super::check::{Checker, quote};
 use super::{code, pattern, unnamed};
 
 /// The kinds that meshgate reads, with the versions of their groups that decode alike.
-const KINDS: [(ObjectKind, &[&str]); 10] = [
+const KINDS: [(ObjectKind, &[&str]); 11] = [
     (ObjectKind::GatewayClass, &["v1", "v1beta1"]),
     (ObjectKind::Gateway, &["v1", "v1beta1"]),
     (ObjectKind::HttpRoute, &["v1", "v1beta1"]),
@@ -19,6 +19,7 @@ const KINDS: [(ObjectKind, &[&str]); 10] = [
     (ObjectKind::Service, &["v1"]),
     (ObjectKind::EndpointSlice, &["v1"]),
     (ObjectKind::Secret, &["v1"]),
+    (ObjectKind::ConfigMap, &["v1"]),
     (ObjectKind::Namespace, &["v1"]),
 ];
 
@@ -26,8 +27,6 @@ const KINDS: [(ObjectKind, &[&str]); 10] = [
 pub(super) enum NotRead {
     /// No `apiVersion` or no `kind`.
     NotAnObject,
-    /// Known and of no interest.
-    Ignored,
     /// A kind, or a version of it, that is not known.
     Unknown,
 }
@@ -37,7 +36,6 @@ impl NotRead {
     pub(super) fn into_finding(self, value: &Value, origin: &str) -> Vec<Finding> {
         let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
         match self {
-            NotRead::Ignored => Vec::new(),
             NotRead::NotAnObject => {
                 let message = "is not a Kubernetes object: apiVersion and kind are required".to_owned();
                 vec![unnamed(code::UNNAMED, Severity::Error, message, origin)]
@@ -64,7 +62,6 @@ pub(super) fn kind_of(value: &Value) -> Result<ObjectKind, NotRead> {
     let known = KINDS.iter().find(|(known, _)| known.name() == kind && known.group() == group);
     match known {
         Some((kind, versions)) if versions.contains(&version) => Ok(*kind),
-        None if group.is_empty() && kind == "ConfigMap" => Err(NotRead::Ignored),
         _ => Err(NotRead::Unknown),
     }
 }
@@ -119,7 +116,9 @@ pub(super) fn read(value: &Value, kind: ObjectKind, check: &mut Checker) -> Opti
 fn spec_hash(kind: ObjectKind, value: &Value) -> u64 {
     let mut hasher = blake3::Hasher::new();
     if kind == ObjectKind::Secret {
-        hash(value.pointer("/data/tls.crt").unwrap_or(&Value::Null), &mut hasher);
+        for field in ["/data/tls.crt", "/data/ca.crt"] {
+            hash(value.pointer(field).unwrap_or(&Value::Null), &mut hasher);
+        }
     } else if let Some(fields) = value.as_object() {
         let mut fields: Vec<_> = fields.iter().collect();
         fields.retain(|(name, _)| !matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status"));

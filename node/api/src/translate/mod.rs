@@ -3,11 +3,14 @@
 //! The CRDs' defaults are applied and their rules checked here, for every source alike: an object
 //! that an API server with the CRDs would refuse is refused here, with the field and what is allowed.
 
+mod annotations;
 mod backend;
 mod check;
 mod duration;
 mod filters;
+mod filters_extra;
 mod gateway;
+mod gateway_tls;
 mod ingress;
 mod keypair;
 mod matches;
@@ -85,7 +88,12 @@ pub fn translate(value: Value, origin: &str) -> Translated {
     };
     check.object = Some(head.object.clone());
     let name = head.object.clone();
-    if kind == ObjectKind::Secret && !secret::is_tls(&value, &mut check) {
+    let of_interest = match kind {
+        ObjectKind::Secret => secret::is_tls(&value, &mut check) || secret::has_bundle(&value),
+        ObjectKind::ConfigMap => secret::has_bundle(&value),
+        _ => true,
+    };
+    if !of_interest {
         return Translated { findings: check.into_findings(), ..Translated::default() };
     }
     let mut key = None;
@@ -111,12 +119,15 @@ fn spec(kind: ObjectKind, value: Value, check: &mut Checker, key: &mut Option<Pr
         ObjectKind::Ingress => Spec::Ingress(ingress::ingress(decode(value, check)?, check)),
         ObjectKind::Service => Spec::Service(network::service(decode(value, check)?, check)),
         ObjectKind::EndpointSlice => Spec::EndpointSlice(network::endpoint_slice(decode(value, check)?, check)),
+        ObjectKind::Secret if value.get("type").and_then(Value::as_str) != Some("kubernetes.io/tls") => {
+            Spec::TrustBundle(secret::trust_bundle(decode(value, check)?, check)?)
+        }
         ObjectKind::Secret => {
             let (certificate, private) = secret::certificate(decode(value, check)?, check)?;
             *key = Some(private);
             Spec::Certificate(certificate)
         }
-        ObjectKind::ConfigMap => return None,
+        ObjectKind::ConfigMap => Spec::TrustBundle(secret::config_map(decode(value, check)?, check)?),
         ObjectKind::Namespace => Spec::Namespace,
     })
 }

@@ -42,6 +42,13 @@ pub(super) const CONTROLLER: Rule =
 pub(super) const PROTOCOL: Rule =
     Rule { test: protocol, max: 255, allowed: "HTTP, HTTPS, TLS, TCP, UDP, or a protocol with a domain before it" };
 
+/// An origin of CORS.
+pub(super) const ORIGIN: Rule = Rule {
+    test: origin,
+    max: 253,
+    allowed: "*, or http:// or https:// with a host (*, or a name with or without '*.' before it) and at most a port",
+};
+
 /// A header's (or query parameter's) name.
 pub(super) const HEADER_NAME: Rule =
     Rule { test: header_name, max: 256, allowed: "letters, digits and !#$%&'*+-.^_`|~ are allowed" };
@@ -70,6 +77,18 @@ fn label(text: &str) -> bool {
 /// The CRDs limit the whole name, not each label.
 pub(super) fn subdomain(text: &str) -> bool {
     text.split('.').all(label)
+}
+
+fn origin(text: &str) -> bool {
+    let Some(authority) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else {
+        return text == "*";
+    };
+    let (host, port) = authority.split_once(':').unwrap_or((authority, "80"));
+    let label =
+        |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    (host == "*" || host.strip_prefix("*.").unwrap_or(host).split('.').all(label))
+        && (1..=5).contains(&port.len())
+        && port.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn kind(text: &str) -> bool {

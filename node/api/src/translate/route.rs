@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use meshgate_core::intent::{self, HttpRoute, HttpRule, ParentRef};
-use meshgate_core::snapshot::{Filter, HttpMatch, PathMatch, PathRewrite, Timeouts};
+use meshgate_core::snapshot::{Filter, HttpMatch, PathMatch, PathRewrite, Retry, Timeouts};
 
 use super::backend::backends;
 use super::check::{Checker, quote};
@@ -12,7 +12,7 @@ use super::filters::{Place, filters};
 use super::gateway::check_group_kind;
 use super::matches::matches;
 use super::{code, duration, pattern};
-use crate::types::{self, GATEWAY_GROUP, HttpRouteRule, HttpTimeouts, ParentReference};
+use crate::types::{self, GATEWAY_GROUP, HttpRouteRule, HttpTimeouts, ParentReference, RetryPolicy};
 
 pub(super) fn route(route: types::HttpRoute, check: &mut Checker) -> HttpRoute {
     let mut spec = route.spec;
@@ -92,9 +92,6 @@ fn check_distinct(at: &str, parent: &ParentRef, others: &[ParentRef], check: &mu
 
 fn rule(at: &str, rule: HttpRouteRule, check: &mut Checker) -> HttpRule {
     let mut unsupported = Vec::new();
-    if rule.retry.is_some() {
-        unsupported.push(("retry".to_owned(), "retry".to_owned()));
-    }
     if rule.session_persistence.is_some() {
         unsupported.push(("sessionPersistence".to_owned(), "sessionPersistence".to_owned()));
     }
@@ -111,7 +108,8 @@ fn rule(at: &str, rule: HttpRouteRule, check: &mut Checker) -> HttpRule {
         check_prefixes(&format!("{at}.backendRefs[{i}].filters"), &backend.filters, &matches, check);
     }
     let timeouts = timeouts(&format!("{at}.timeouts"), &rule.timeouts, check);
-    HttpRule { name: rule.name, matches, filters, backends, timeouts, retry: None, unsupported }
+    let retry = rule.retry.map(|policy| retry(&format!("{at}.retry"), policy, check));
+    HttpRule { name: rule.name, matches, filters, backends, timeouts, retry, unsupported }
 }
 
 /// A prefix can only be replaced where exactly one match has one.
@@ -139,6 +137,26 @@ fn timeouts(at: &str, timeouts: &HttpTimeouts, check: &mut Checker) -> Timeouts 
         check.refuse(code::CONFLICT, &format!("{at}.backendRequest"), message);
     }
     Timeouts { request, backend_request, idle: None }
+}
+
+fn retry(at: &str, policy: RetryPolicy, check: &mut Checker) -> Retry {
+    let mut codes = Vec::with_capacity(policy.codes.len());
+    for (i, code) in policy.codes.iter().enumerate() {
+        let field = format!("{at}.codes[{i}]");
+        match u16::try_from(*code) {
+            Ok(status) if (400..=599).contains(&status) && !codes.contains(&status) => codes.push(status),
+            Ok(status) if codes.contains(&status) => {
+                check.refuse(super::code::CONFLICT, &field, format!("{status} occurs twice"));
+            }
+            _ => check.refuse(super::code::VALUE, &field, format!("{code} is not allowed: 400 to 599")),
+        }
+    }
+    let attempts = policy.attempts.unwrap_or(1);
+    if attempts < 0 {
+        check.refuse(code::VALUE, &format!("{at}.attempts"), format!("{attempts} is not allowed: 0 and more"));
+    }
+    let backoff = timeout(&format!("{at}.backoff"), policy.backoff.as_deref(), check);
+    Retry { codes, attempts: u32::try_from(attempts).unwrap_or(u32::MAX), backoff }
 }
 
 fn timeout(field: &str, text: Option<&str>, check: &mut Checker) -> Option<Duration> {

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Secret;
-use meshgate_core::intent::Certificate;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use meshgate_core::intent::{Certificate, TrustBundle};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
@@ -15,6 +15,12 @@ use super::{code, keypair};
 
 const CHAIN: &str = "data[\"tls.crt\"]";
 const KEY: &str = "data[\"tls.key\"]";
+
+/// The key of trust bundles.
+const CA: &str = "ca.crt";
+
+/// The most certificates in a trust bundle.
+const MAX_BUNDLE: usize = 500;
 
 /// The most certificates in a chain.
 const MAX_CHAIN: usize = 16;
@@ -65,6 +71,10 @@ pub(super) fn certificate(secret: Secret, check: &mut Checker) -> Option<(Certif
     let chain = chain(data.get("tls.crt").map(|bytes| bytes.0.as_slice()), check);
     let key = key(data.get("tls.key").map(|bytes| bytes.0.as_slice()), check);
     let (chain, key) = (chain?, key?);
+    let authorities = match data.get(CA) {
+        Some(bytes) if !bytes.0.is_empty() => bundle(&format!("data[{CA:?}]"), &bytes.0, check).unwrap_or_default(),
+        _ => Vec::new(),
+    };
     let leaf = match X509Certificate::from_der(chain.first()?) {
         Ok((_, leaf)) => leaf,
         Err(error) => {
@@ -88,8 +98,46 @@ pub(super) fn certificate(secret: Secret, check: &mut Checker) -> Option<(Certif
     let key_hash = keypair::sha256(info.raw);
     let not_after = leaf.validity().not_after.timestamp();
     let dns_names = dns_names(&leaf);
-    let certificate = Certificate { key_hash, dns_names, not_after, chain, authorities: Vec::new() };
+    let certificate = Certificate { key_hash, dns_names, not_after, chain, authorities };
     Some((certificate, PrivateKey { key_hash, der: Arc::new(key) }))
+}
+
+/// The certificates of authorities of a ConfigMap.
+pub(super) fn config_map(map: ConfigMap, check: &mut Checker) -> Option<TrustBundle> {
+    let text = map.data.unwrap_or_default().remove(CA)?;
+    Some(TrustBundle { certificates: bundle(&format!("data[{CA:?}]"), text.as_bytes(), check)? })
+}
+
+/// The certificates of authorities of a Secret that has no certificate of its own.
+pub(super) fn trust_bundle(secret: Secret, check: &mut Checker) -> Option<TrustBundle> {
+    let text = secret.string_data.unwrap_or_default().remove(CA).map(String::into_bytes);
+    let bytes = text.or_else(|| secret.data.unwrap_or_default().remove(CA).map(|bytes| bytes.0))?;
+    Some(TrustBundle { certificates: bundle(&format!("data[{CA:?}]"), &bytes, check)? })
+}
+
+/// Has an object the key of trust bundles?
+pub(super) fn has_bundle(value: &Value) -> bool {
+    ["data", "stringData"].iter().any(|data| value.get(data).is_some_and(|data| data.get(CA).is_some()))
+}
+
+/// PEM certificates, each of which can be read.
+fn bundle(field: &str, pem: &[u8], check: &mut Checker) -> Option<Vec<Vec<u8>>> {
+    let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let good = |der: &CertificateDer<'_>| X509Certificate::from_der(der).is_ok_and(|(rest, _)| rest.is_empty());
+    match parsed {
+        Ok(bundle) if (1..=MAX_BUNDLE).contains(&bundle.len()) && bundle.iter().all(good) => {
+            Some(bundle.into_iter().map(|certificate| certificate.to_vec()).collect())
+        }
+        Ok(bundle) if bundle.iter().all(good) => {
+            let message = format!("holds {} PEM certificates; 1 to {MAX_BUNDLE} are allowed", bundle.len());
+            check.error(code::CERTIFICATE, field, message);
+            None
+        }
+        _ => {
+            check.error(code::CERTIFICATE, field, "is not a list of PEM certificates");
+            None
+        }
+    }
 }
 
 fn chain(pem: Option<&[u8]>, check: &mut Checker) -> Option<Vec<Vec<u8>>> {

@@ -52,14 +52,62 @@ pub struct GatewayAddress {
     pub value: Option<String>,
 }
 
-/// `spec.tls`: only what must not be ignored silently.
+/// `spec.tls`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct GatewayTls {
     /// Validation of client certificates.
-    pub frontend: Option<Present>,
+    pub frontend: Option<FrontendTls>,
     /// The certificate shown to backends.
     pub backend: Option<Present>,
+}
+
+/// `spec.tls.frontend`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct FrontendTls {
+    /// For every HTTPS listener ...
+    #[serde(deserialize_with = "or_default")]
+    pub default: PortTlsConfig,
+    /// ... whose port is not here.
+    #[serde(deserialize_with = "or_default")]
+    pub per_port: Vec<PortTls>,
+}
+
+/// TLS of the listeners of one port.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PortTls {
+    /// Port.
+    #[serde(deserialize_with = "or_default")]
+    pub port: i64,
+    /// TLS.
+    #[serde(deserialize_with = "or_default")]
+    pub tls: PortTlsConfig,
+}
+
+/// TLS towards clients.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PortTlsConfig {
+    /// Client certificates; `None` asks for none.
+    pub validation: Option<ClientValidation>,
+}
+
+/// Validation of client certificates.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ClientValidation {
+    /// Where the certificates of authorities are.
+    #[serde(deserialize_with = "or_default")]
+    pub ca_certificate_refs: Vec<SecretReference>,
+    /// What becomes of clients without a valid certificate.
+    pub mode: ValidationMode,
+}
+
+open_enum! {
+    /// `mode` of a validation.
+    ValidationMode { AllowValidOnly, AllowInsecureFallback }
 }
 
 /// A listener.
@@ -106,7 +154,7 @@ open_enum! {
     TlsMode { Terminate, Passthrough }
 }
 
-/// A reference to a Secret.
+/// A reference to a Secret, or to a ConfigMap.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct SecretReference {

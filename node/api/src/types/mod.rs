@@ -13,15 +13,17 @@ mod route;
 
 pub use class::{GatewayClass, GatewayClassSpec};
 pub use gateway::{
-    AllowedRoutes, FromNamespaces, Gateway, GatewayAddress, GatewaySpec, GatewayTls, Listener, ListenerTls,
-    RouteGroupKind, RouteNamespaces, SecretReference, TlsMode,
+    AllowedRoutes, ClientValidation, FromNamespaces, FrontendTls, Gateway, GatewayAddress, GatewaySpec, GatewayTls,
+    Listener, ListenerTls, PortTls, PortTlsConfig, RouteGroupKind, RouteNamespaces, SecretReference, TlsMode,
+    ValidationMode,
 };
 pub use grant::{ReferenceGrant, ReferenceGrantFrom, ReferenceGrantSpec, ReferenceGrantTo};
 pub use lenient::Present;
 pub use route::{
-    BackendReference, FilterType, HeaderFilter, HttpHeader, HttpPathMatch, HttpRoute, HttpRouteFilter, HttpRouteMatch,
-    HttpRouteRule, HttpRouteSpec, HttpTimeouts, MatchType, ParentReference, PathMatchType, PathModifier,
-    PathModifierType, RedirectFilter, RewriteFilter, ValueMatcher,
+    BackendReference, CorsFilter, FilterType, Fraction, HeaderFilter, HttpHeader, HttpPathMatch, HttpRoute,
+    HttpRouteFilter, HttpRouteMatch, HttpRouteRule, HttpRouteSpec, HttpTimeouts, MatchType, MirrorFilter,
+    ParentReference, PathMatchType, PathModifier, PathModifierType, RedirectFilter, RetryPolicy, RewriteFilter,
+    ValueMatcher,
 };
 
 /// The API group of everything in this module.

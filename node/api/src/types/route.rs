@@ -77,8 +77,8 @@ pub struct HttpRouteRule {
     /// Timeouts.
     #[serde(deserialize_with = "or_default")]
     pub timeouts: HttpTimeouts,
-    /// Retries (experimental, not served).
-    pub retry: Option<Present>,
+    /// Retries.
+    pub retry: Option<RetryPolicy>,
     /// Session persistence (experimental, not served).
     pub session_persistence: Option<Present>,
 }
@@ -153,10 +153,10 @@ pub struct HttpRouteFilter {
     pub request_redirect: Option<RedirectFilter>,
     /// For `URLRewrite`.
     pub url_rewrite: Option<RewriteFilter>,
-    /// For `RequestMirror` (not served).
-    pub request_mirror: Option<Present>,
-    /// For `CORS` (not served).
-    pub cors: Option<Present>,
+    /// For `RequestMirror`.
+    pub request_mirror: Option<MirrorFilter>,
+    /// For `CORS`.
+    pub cors: Option<CorsFilter>,
     /// For `ExtensionRef` (not served).
     pub extension_ref: Option<Present>,
     /// For `ExternalAuth` (not served).
@@ -225,6 +225,66 @@ pub struct RewriteFilter {
     pub hostname: Option<String>,
     /// Path.
     pub path: Option<PathModifier>,
+}
+
+/// `requestMirror`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct MirrorFilter {
+    /// Where copies go.
+    #[serde(deserialize_with = "or_default")]
+    pub backend_ref: BackendReference,
+    /// How many of a hundred requests are copied; `None` is all.
+    pub percent: Option<i64>,
+    /// How many requests are copied, as a fraction; `None` is all.
+    pub fraction: Option<Fraction>,
+}
+
+/// A fraction.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Fraction {
+    /// So many ...
+    pub numerator: Option<i64>,
+    /// ... of so many; `None` is 100.
+    pub denominator: Option<i64>,
+}
+
+/// `cors`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct CorsFilter {
+    /// Origins.
+    #[serde(deserialize_with = "or_default")]
+    pub allow_origins: Vec<String>,
+    /// May requests carry credentials?
+    #[serde(deserialize_with = "or_default")]
+    pub allow_credentials: bool,
+    /// Methods.
+    #[serde(deserialize_with = "or_default")]
+    pub allow_methods: Vec<String>,
+    /// Request headers.
+    #[serde(deserialize_with = "or_default")]
+    pub allow_headers: Vec<String>,
+    /// Response headers.
+    #[serde(deserialize_with = "or_default")]
+    pub expose_headers: Vec<String>,
+    /// Seconds; `None` is 5.
+    pub max_age: Option<i64>,
+}
+
+/// `retry` of a rule.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RetryPolicy {
+    /// Statuses that count as failures.
+    #[serde(deserialize_with = "or_default")]
+    pub codes: Vec<i64>,
+    /// How often at most; `None` is 1.
+    pub attempts: Option<i64>,
+    /// The first pause, in the format of GEP-2257.
+    #[serde(deserialize_with = "text")]
+    pub backoff: Option<String>,
 }
 
 /// How a path is changed.

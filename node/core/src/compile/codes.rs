@@ -76,6 +76,12 @@ codes! {
     ROUTE_KIND_UNSUPPORTED = "MG0206", Error;
     /// No address is left for a Gateway.
     ADDRESSES_EXHAUSTED = "MG0207", Error;
+    /// Certificates of authorities can't be found.
+    AUTHORITY_NOT_FOUND = "MG0208", Error;
+    /// Certificates of authorities come from something else than a ConfigMap or Secret.
+    AUTHORITY_KIND = "MG0209", Error;
+    /// Certificates of authorities of another namespace are used without a ReferenceGrant.
+    AUTHORITY_NOT_PERMITTED = "MG0210", Error;
     /// A parent has no listener of the name and port that a route asks for.
     NO_MATCHING_LISTENER = "MG0301", Error;
     /// The listeners of a parent do not allow a route.
@@ -100,6 +106,10 @@ codes! {
     TLS_HOST_TAKEN = "MG0403", Warning;
     /// A TLS entry of an Ingress names no Secret.
     TLS_WITHOUT_SECRET = "MG0404", Warning;
+    /// An Ingress expects another protocol of a backend than its Service's port names.
+    BACKEND_PROTOCOL = "MG0405", Error;
+    /// A path is matched otherwise than ingress-nginx would match it.
+    REGEX_DIFFERS = "MG0406", Warning;
 }
 
 #[cfg(test)]

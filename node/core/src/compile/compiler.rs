@@ -9,7 +9,9 @@ use super::routes::{self, Unit};
 use super::shadows::Shadows;
 use super::store::Objects;
 use super::verdicts::Verdicts;
-use super::{Allocations, Change, Compiled, ObjectStatus, Settings, addresses, endpoints, ingress, ingress_tls};
+use super::{
+    Allocations, Change, Compiled, ObjectStatus, Settings, addresses, endpoints, ingress, ingress_tls, listener_refs,
+};
 use crate::intent::{Finding, Object, ObjectKind, ObjectRef, Spec};
 use crate::snapshot::{Gateway, GatewayAddress, Key, Kind, Resource, Route};
 
@@ -221,7 +223,7 @@ impl Compiler {
             let number = self.allocations.get(key);
             let served = if number.is_some() { listeners.as_slice() } else { &[] };
             for (meta, ingress) in &class.ingresses {
-                let (resource, unit) = ingress::compile(objects, class, served, meta, ingress);
+                let (resource, unit) = ingress::compile(objects, class, served, &mut self.regexes, (meta, ingress));
                 let key = ingress::key(meta);
                 next.extend(resource.map(|resource| (key.clone(), resource)));
                 self.units.insert(key, unit);
@@ -251,12 +253,11 @@ impl Compiler {
                 Resource::Gateway(gateway) => Some(gateway),
                 _ => None,
             })
-            .flat_map(|gateway| gateway.listeners.iter().flat_map(|listener| listener.certificates.iter().cloned()))
+            .flat_map(|gateway| gateway.listeners.iter().flat_map(listener_refs::of).cloned())
             .collect();
         for key in referenced {
-            if let Some((_, certificate)) = self.objects.certificate(&key.namespace, &key.name) {
-                next.insert(key, endpoints::certificate(certificate));
-            }
+            let resource = listener_refs::resource(&self.objects, &key);
+            next.extend(resource.map(|resource| (key, resource)));
         }
     }
 

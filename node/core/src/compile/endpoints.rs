@@ -19,7 +19,8 @@ pub(crate) fn service(declared: &Service) -> Resource {
     })
 }
 
-fn app_protocol(name: Option<&str>) -> AppProtocol {
+/// What the pods behind a port speak.
+pub(crate) fn app_protocol(name: Option<&str>) -> AppProtocol {
     match name {
         Some("kubernetes.io/h2c" | "grpc") => AppProtocol::H2c,
         _ => AppProtocol::Http1,
@@ -28,9 +29,7 @@ fn app_protocol(name: Option<&str>) -> AppProtocol {
 
 /// Do two versions of a Service look the same to those who refer to it?
 pub(crate) fn same_shape(a: &Service, b: &Service) -> bool {
-    a.external_name.is_some() == b.external_name.is_some()
-        && a.ports.len() == b.ports.len()
-        && a.ports.iter().zip(&b.ports).all(|(a, b)| (&a.name, a.port, &a.protocol) == (&b.name, b.port, &b.protocol))
+    a.external_name.is_some() == b.external_name.is_some() && a.ports == b.ports
 }
 
 /// A slice; `None` if it belongs to no Service. Whether that Service exists does not matter.
@@ -42,6 +41,11 @@ pub(crate) fn slice(meta: &Meta, declared: &EndpointSlice) -> Option<Resource> {
         ports: tcp.map(|(name, port, _)| (name.clone(), *port)).collect(),
         endpoints: declared.endpoints.clone(),
     }))
+}
+
+/// Certificates of authorities.
+pub(crate) fn trust_bundle(certificates: &[Vec<u8>]) -> Resource {
+    Resource::TrustBundle(snapshot::TrustBundle { certificates: certificates.to_vec() })
 }
 
 /// The public half of a Secret.

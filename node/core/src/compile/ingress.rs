@@ -3,15 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::backends::{self, Style};
+use super::endpoints;
 use super::hosts::ingress_host;
-use super::routes::Unit;
+use super::regexes::{Place, Regexes};
+use super::routes::{NEVER, Unit};
 use super::status::{ACCEPTED, PROGRAMMED, RESOLVED_REFS, no, status, yes};
 use super::store::Objects;
 use super::{Finding, codes};
-use crate::intent::{BackendRef, Ingress, IngressClass, IngressPath, IngressPathType, Meta, ObjectKind, ObjectRef};
+use crate::intent::{
+    BackendRef, HttpsRedirect, Ingress, IngressClass, IngressPath, IngressPathType, IngressTls, Meta, ObjectKind,
+    ObjectRef,
+};
 use crate::snapshot::{
-    Attachment, Backend, BackendTarget, HostPattern, HttpMatch, Key, Kind, Listener, PathMatch, Resource, Route,
-    RouteHost, Rule,
+    AppProtocol, Attachment, Backend, BackendTarget, Filter, HostPattern, HttpMatch, Key, Kind, Listener, PathMatch,
+    PathRewrite, Protocol, Redirect, Resource, Route, RouteHost, Rule,
 };
 
 /// The Ingresses of a class of ours, the oldest first.
@@ -23,18 +28,24 @@ pub(crate) struct Class<'a> {
     pub(crate) ingresses: Vec<(&'a Meta, &'a Ingress)>,
     /// Who has a rule for everything on a host: there no default backend is asked.
     roots: BTreeMap<HostPattern, BTreeSet<&'a ObjectRef>>,
+    /// On each host the first Ingress whose paths are no regular expressions.
+    plain: BTreeMap<HostPattern, &'a ObjectRef>,
 }
 
 impl<'a> Class<'a> {
     fn new(meta: &'a Meta) -> Self {
-        Class { meta, ingresses: Vec::new(), roots: BTreeMap::new() }
+        Class { meta, ingresses: Vec::new(), roots: BTreeMap::new(), plain: BTreeMap::new() }
     }
 
     fn add(&mut self, meta: &'a Meta, ingress: &'a Ingress) {
         self.ingresses.push((meta, ingress));
         for path in &ingress.paths {
-            if path_match(path) == prefix("/") {
+            if matches!(path_match(ingress, path), PathMatch::Prefix(root) | PathMatch::RegexPrefix(root) if root == "/")
+            {
                 self.roots.entry(host(path)).or_default().insert(&meta.object);
+            }
+            if !ingress.options.regex {
+                self.plain.entry(host(path)).or_insert(&meta.object);
             }
         }
     }
@@ -49,9 +60,10 @@ fn host(path: &IngressPath) -> HostPattern {
     path.host.as_deref().map_or(HostPattern::Any, ingress_host)
 }
 
-fn path_match(path: &IngressPath) -> PathMatch {
+fn path_match(ingress: &Ingress, path: &IngressPath) -> PathMatch {
     match path.path_type {
         IngressPathType::Exact => PathMatch::Exact(path.path.clone()),
+        _ if ingress.options.regex => PathMatch::RegexPrefix(path.path.clone()),
         IngressPathType::Prefix | IngressPathType::ImplementationSpecific => prefix(&path.path),
     }
 }
@@ -114,17 +126,20 @@ pub(crate) fn compile(
     objects: &Objects,
     class: &Class<'_>,
     listeners: &[Listener],
-    meta: &Meta,
-    ingress: &Ingress,
+    regexes: &mut Regexes,
+    (meta, ingress): (&Meta, &Ingress),
 ) -> (Option<Resource>, Unit) {
-    let mut body = Body { objects, meta, unit: Unit::default(), rules: Vec::new(), unresolved: None };
-    let mut hosts = BTreeSet::new();
+    let mut body =
+        Body { objects, meta, ingress, listeners, unit: Unit::default(), rules: Vec::new(), unresolved: None };
+    let mut hosts: BTreeSet<HostPattern> = ingress.paths.iter().map(host).collect();
+    hosts.extend(ingress.default_backend.is_some().then_some(HostPattern::Any));
+    body.app_root(&hosts);
     for path in &ingress.paths {
-        body.rule(&format!("{}.backend", path.field), &path.field, Some(host(path)), path_match(path), &path.backend);
-        hosts.insert(host(path));
+        let matching = body.path(class, regexes, path);
+        let below = format!("{}.backend", path.field);
+        body.rule(&below, &path.field, Some(host(path)), matching, &path.backend);
     }
     if let Some(backend) = &ingress.default_backend {
-        hosts.insert(HostPattern::Any);
         body.default_backend(class, &hosts, backend);
     }
     let gateway = &gateway_key(class.meta);
@@ -171,6 +186,8 @@ fn attachments(gateway: &Key, listeners: &[Listener], hosts: &BTreeSet<HostPatte
 struct Body<'a> {
     objects: &'a Objects,
     meta: &'a Meta,
+    ingress: &'a Ingress,
+    listeners: &'a [Listener],
     unit: Unit,
     rules: Vec<Rule>,
     unresolved: super::routes::Unresolved,
@@ -182,11 +199,89 @@ impl Body<'_> {
     fn default_backend(&mut self, class: &Class<'_>, hosts: &BTreeSet<HostPattern>, backend: &BackendRef) {
         let field = "spec.defaultBackend";
         let taken = |host: &&HostPattern| class.taken_from(&self.meta.object, host);
-        if !hosts.iter().any(|host| taken(&host)) {
+        // A rule for all hosts would have to redirect some of them and not others.
+        if !hosts.iter().any(|host| taken(&host) || self.to_https(host).is_some()) {
             return self.rule(field, field, None, prefix("/"), backend);
         }
         for host in hosts.iter().filter(|host| !taken(host)).collect::<Vec<_>>() {
             self.rule(field, field, Some(host.clone()), prefix("/"), backend);
+        }
+    }
+
+    /// How a path is matched; what is wrong with it, or other than with ingress-nginx, is said.
+    fn path(&mut self, class: &Class<'_>, regexes: &mut Regexes, path: &IngressPath) -> PathMatch {
+        let matching = path_match(self.ingress, path);
+        let field = format!("{}.path", path.field);
+        if self.ingress.options.regex && path.path_type == IngressPathType::Exact {
+            let message = "pathType Exact is exact here; ingress-nginx would match it as an expression at the start of \
+                           the path: use ImplementationSpecific for that";
+            let field = format!("{}.pathType", path.field);
+            self.unit.findings.push(codes::REGEX_DIFFERS.at(&self.meta.object, field, message));
+        }
+        let PathMatch::RegexPrefix(expression) = &matching else { return matching };
+        if let Some(problem) = regexes.problem(expression, Place::PathPrefix) {
+            let message =
+                format!("the regular expression {expression:?} can't be used: {problem}; the path sees no request");
+            self.unit.findings.push(codes::REGEX_INVALID.at(&self.meta.object, field, message));
+            return PathMatch::Regex(NEVER.to_owned());
+        }
+        if let Some(other) = class.plain.get(&host(path)) {
+            let message = format!(
+                "paths of {other} on the same host are no expressions; ingress-nginx would make expressions of them, \
+                 because this Ingress asks for it"
+            );
+            self.unit.findings.push(codes::REGEX_DIFFERS.at(&self.meta.object, field, message));
+        }
+        matching
+    }
+
+    /// `app-root`: the exact path `/` of each host is redirected, before any other rule.
+    fn app_root(&mut self, hosts: &BTreeSet<HostPattern>) {
+        let Some(root) = &self.ingress.options.app_root else { return };
+        for host in hosts {
+            let path = Some(PathRewrite::Full(root.clone()));
+            let redirect = Filter::Redirect(Redirect { path, status: 302, ..Redirect::default() });
+            let filters = self.to_https(host).into_iter().chain([redirect]).collect();
+            self.unit.fields.push("metadata.annotations[\"nginx.ingress.kubernetes.io/app-root\"]".to_owned());
+            self.push(Some(host.clone()), PathMatch::Exact("/".to_owned()), filters, Vec::new());
+        }
+    }
+
+    /// The redirect of requests without TLS, where the Ingress wants one: by default on hosts that
+    /// this Ingress itself gives a certificate, as ingress-nginx does.
+    fn to_https(&self, host: &HostPattern) -> Option<Filter> {
+        let wanted = match self.ingress.options.https {
+            HttpsRedirect::Never => false,
+            HttpsRedirect::Always => true,
+            HttpsRedirect::WithTls => {
+                let named = |tls: &IngressTls| {
+                    tls.hosts.is_empty() || tls.hosts.iter().any(|name| ingress_host(name).covers(host))
+                };
+                let serves =
+                    |listener: &Listener| listener.protocol == Protocol::Https && listener.hostname.covers(host);
+                self.ingress.tls.iter().any(named) && self.listeners.iter().any(serves)
+            }
+        };
+        let scheme = Some("https".to_owned());
+        wanted.then(|| Filter::Redirect(Redirect { scheme, status: 308, unless_tls: true, ..Redirect::default() }))
+    }
+
+    /// `backend-protocol`: the Service says what its pods speak, to every peer.
+    fn check_protocol(&mut self, below: &str, target: &BackendTarget) {
+        let (Some(wanted), BackendTarget::Service { service, port }) = (self.ingress.options.app, target) else {
+            return;
+        };
+        let declared = self.objects.service(&service.namespace, &service.name);
+        let declared = declared.and_then(|(_, declared)| declared.ports.iter().find(|one| one.port == *port));
+        if declared.is_some_and(|declared| endpoints::app_protocol(declared.app_protocol.as_deref()) != wanted) {
+            let (says, set) = match wanted {
+                AppProtocol::H2c => ("GRPC", "set appProtocol: kubernetes.io/h2c"),
+                AppProtocol::Http1 => ("HTTP", "remove its appProtocol"),
+            };
+            let message = format!(
+                "the annotation backend-protocol says {says}, but port {port} of {service} does not: {set} there"
+            );
+            self.unit.findings.push(codes::BACKEND_PROTOCOL.at(&self.meta.object, below, message));
         }
     }
 
@@ -199,16 +294,25 @@ impl Body<'_> {
             self.unresolved.get_or_insert((problem.reason, problem.message));
             BackendTarget::Invalid { reason: problem.reason.to_owned() }
         });
+        self.check_protocol(below, &target);
+        let options = &self.ingress.options;
+        let redirect = self.to_https(host.as_ref().unwrap_or(&HostPattern::Any));
+        let cors = options.cors.clone().map(Filter::Cors);
+        let filters = redirect.into_iter().chain(options.filters.iter().cloned()).chain(cors).collect();
         self.unit.fields.push(field.to_owned());
+        self.push(host, path, filters, vec![Backend { target, weight: backend.weight, filters: Vec::new() }]);
+    }
+
+    fn push(&mut self, host: Option<HostPattern>, path: PathMatch, filters: Vec<Filter>, backends: Vec<Backend>) {
         self.rules.push(Rule {
             name: None,
             matches: vec![HttpMatch { path, method: None, headers: Vec::new(), query: Vec::new() }],
             host,
-            filters: Vec::new(),
-            backends: vec![Backend { target, weight: backend.weight, filters: Vec::new() }],
-            timeouts: Default::default(),
+            filters,
+            backends,
+            timeouts: self.ingress.options.timeouts,
             retry: None,
-            broken: false,
+            broken: self.ingress.options.broken,
         });
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::hosts::ingress_host;
 use super::ingress::Class;
-use super::listeners::{certificate_key, no_certificate};
+use super::listener_refs::{certificate_key, no_certificate};
 use super::store::Objects;
 use super::{Finding, codes};
 use crate::intent::{IngressTls, Meta, ObjectRef};

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::codes;
-use super::grants::permitted;
 use super::hosts::gateway_host;
+use super::listener_refs::{Unresolved, authority, certificate};
 use super::status::{ACCEPTED, CONFLICTED, PROGRAMMED, RESOLVED_REFS, no, yes};
 use super::store::Objects;
 use super::{Condition, Finding};
-use crate::intent::{AllowedNamespaces, Gateway, Listener, Meta, ObjectKind, ObjectReference};
-use crate::snapshot::{self, HostPattern, Key, Kind, Protocol};
+use crate::intent::{AllowedNamespaces, Gateway, Listener, Meta, ObjectKind};
+use crate::snapshot::{self, ClientValidation, HostPattern, Key, Protocol};
 
 /// A listener as routes see it. One in conflict is not there for them.
 #[derive(Clone, Debug)]
@@ -136,28 +136,67 @@ impl Checked {
 
     fn admitted(&mut self, objects: &Objects, meta: &Meta, listener: &Listener, protocol: Protocol, field: &str) {
         let name = listener.name.as_str();
-        self.accepted += 1;
-        self.conditions.push(yes(name, ACCEPTED, "Accepted"));
         self.conditions.push(no(name, CONFLICTED, "NoConflicts", ""));
         let (http_routes, kinds) = self.route_kinds(meta, listener, field);
         let (certificates, refs) = match protocol {
             Protocol::Http => (Vec::new(), None),
             Protocol::Https => self.certificates(objects, meta, listener, field),
         };
-        self.conditions.push(match refs.or(kinds) {
+        let (clients, authorities) = self.clients(objects, meta, listener);
+        // Without anybody to trust, serving would mean asking no client for a certificate.
+        let closed = listener.clients.is_some() && clients.is_none();
+        self.accepted += usize::from(!closed);
+        self.conditions.push(if closed {
+            no(name, ACCEPTED, "NoValidCACertificate", "no certificate of an authority can be used")
+        } else {
+            yes(name, ACCEPTED, "Accepted")
+        });
+        self.conditions.push(match refs.or(authorities).or(kinds) {
             Some((reason, message)) => no(name, RESOLVED_REFS, reason, message),
             None => yes(name, RESOLVED_REFS, "ResolvedRefs"),
         });
-        let served = protocol == Protocol::Http || !certificates.is_empty();
+        let served = !closed && (protocol == Protocol::Http || !certificates.is_empty());
         self.sections.push(section(listener, http_routes, served));
         if served {
-            let (name, port, hostname) = (listener.name.clone(), listener.port, hostname(listener));
-            let versions = listener.versions;
-            let clients = None;
-            self.listeners.push(snapshot::Listener { name, port, protocol, hostname, certificates, versions, clients });
+            self.listeners.push(snapshot::Listener {
+                name: listener.name.clone(),
+                port: listener.port,
+                protocol,
+                hostname: hostname(listener),
+                certificates,
+                versions: listener.versions,
+                clients,
+            });
         } else {
-            self.conditions.push(no(name, PROGRAMMED, "Invalid", "the listener has no usable certificate"));
+            let what = if closed { "certificate of an authority" } else { "certificate" };
+            self.conditions.push(no(name, PROGRAMMED, "Invalid", format!("the listener has no usable {what}")));
         }
+    }
+
+    /// Whom client certificates are checked against, and the first reference that does not resolve
+    /// (`caCertificateRefs`). `None` without any that does.
+    fn clients(
+        &mut self,
+        objects: &Objects,
+        meta: &Meta,
+        listener: &Listener,
+    ) -> (Option<ClientValidation>, Option<(&'static str, String)>) {
+        let Some(declared) = &listener.clients else { return (None, None) };
+        let mut trust = Vec::new();
+        let mut problem = None;
+        for (index, reference) in declared.refs.iter().enumerate() {
+            match authority(objects, meta, reference) {
+                Ok(key) if trust.contains(&key) => {}
+                Ok(key) => trust.push(key),
+                Err(Unresolved { code, part, reason, message }) => {
+                    let field = format!("{}.caCertificateRefs[{index}].{part}", declared.field);
+                    self.findings.push(code.at(&meta.object, field, message.clone()));
+                    problem.get_or_insert((reason, message));
+                }
+            }
+        }
+        let clients = (!trust.is_empty()).then_some(ClientValidation { trust, mode: declared.mode });
+        (clients, problem)
     }
 
     /// Does it take HTTPRoutes, and what of `allowedRoutes.kinds` is wrong?
@@ -218,49 +257,4 @@ fn section(listener: &Listener, http_routes: bool, served: bool) -> Section {
         namespaces: listener.allowed_namespaces.clone(),
         served,
     }
-}
-
-struct Unresolved {
-    code: codes::Code,
-    part: &'static str,
-    reason: &'static str,
-    message: String,
-}
-
-fn certificate(objects: &Objects, meta: &Meta, reference: &ObjectReference) -> Result<Key, Unresolved> {
-    let fail = |code, part, reason, message| Unresolved { code, part, reason, message };
-    let own = &*meta.object.namespace;
-    let namespace = reference.namespace.as_deref().unwrap_or(own);
-    let name = reference.name.as_str();
-    if !reference.group.is_empty() || reference.kind != ObjectKind::Secret.name() {
-        let message = format!("a certificate can't come from a {}; name a Secret", reference.kind);
-        return Err(fail(codes::CERTIFICATE_KIND, "kind", "InvalidCertificateRef", message));
-    }
-    if !permitted(objects, (ObjectKind::Gateway, own), (ObjectKind::Secret, namespace, name)) {
-        let message = format!(
-            "Secret {namespace}/{name} is in another namespace; a ReferenceGrant in {namespace} must allow \
-             Gateways of {own} to use it"
-        );
-        return Err(fail(codes::CERTIFICATE_NOT_PERMITTED, "namespace", "RefNotPermitted", message));
-    }
-    match objects.certificate(namespace, name) {
-        Some((secret, _)) => Ok(certificate_key(secret)),
-        None => {
-            let message = no_certificate(namespace, name);
-            Err(fail(codes::CERTIFICATE_NOT_FOUND, "name", "InvalidCertificateRef", message))
-        }
-    }
-}
-
-/// The key of a Secret's resource.
-pub(crate) fn certificate_key(secret: &Meta) -> Key {
-    Key { kind: Kind::Certificate, namespace: secret.object.namespace.clone(), name: secret.object.name.clone() }
-}
-
-/// Words for a Secret that can't be used.
-pub(crate) fn no_certificate(namespace: &str, name: &str) -> String {
-    format!(
-        "Secret {namespace}/{name} does not exist or is no valid certificate; create it with type \
-         kubernetes.io/tls, tls.crt and tls.key"
-    )
 }

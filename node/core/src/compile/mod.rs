@@ -13,6 +13,7 @@ mod grants;
 mod hosts;
 mod ingress;
 mod ingress_tls;
+mod listener_refs;
 mod listeners;
 mod parents;
 pub mod precedence;

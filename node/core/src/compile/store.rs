@@ -86,6 +86,17 @@ impl Objects {
         }
     }
 
+    /// Certificates of authorities: of a ConfigMap, or of a Secret of any type.
+    pub(crate) fn authorities(&self, kind: ObjectKind, namespace: &str, name: &str) -> Option<&[Vec<u8>]> {
+        match &self.get(kind, namespace, name)?.spec {
+            Spec::TrustBundle(bundle) => Some(&bundle.certificates),
+            Spec::Certificate(certificate) => {
+                Some(&certificate.authorities).filter(|all| !all.is_empty()).map(Vec::as_slice)
+            }
+            _ => None,
+        }
+    }
+
     /// The labels of a namespace; none if it is not known.
     pub(crate) fn namespace_labels(&self, namespace: &str) -> Option<&BTreeMap<String, String>> {
         self.get(ObjectKind::Namespace, "", namespace).map(|object| &object.meta.labels)

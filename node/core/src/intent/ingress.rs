@@ -15,7 +15,7 @@ pub struct Ingress {
     /// `spec.tls`.
     pub tls: Vec<IngressTls>,
     /// What its annotations ask for.
-    pub options: IngressOptions,
+    pub options: Box<IngressOptions>,
 }
 
 /// What annotations of an Ingress ask for, most of them those of ingress-nginx. They hold for all
@@ -36,6 +36,8 @@ pub struct IngressOptions {
     pub app: Option<AppProtocol>,
     /// `proxy-read-timeout` and `proxy-send-timeout`.
     pub timeouts: Timeouts,
+    /// It asks for a restriction of access that isn't supported: every request gets 500.
+    pub broken: bool,
 }
 
 /// When requests to an Ingress without TLS are redirected to HTTPS.

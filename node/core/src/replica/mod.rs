@@ -1,4 +1,28 @@
-//! Which replicated state wins. Pure: the shell brings heads and asks what to do.
+//! Which replicated state wins, and what a peer does about it. Pure: the shell brings what happened
+//! and does what it is told.
+//!
+//! - [`Replica`] owns the state: every check of an offered head, and the order of fence, marker,
+//!   apply and disk.
+//! - [`Follow`] follows: from whom, when to ask for everything, whom to leave and for how long.
+//! - [`Serving`] and [`Turns`] pass on: what a follower gets, and who gets a full snapshot now.
+//! - [`Election`] leads: the lease, when to step down, the epoch of a term.
+//! - [`Suspects`] counts deaths while applying, up to the quarantine.
+//!
+//! `tests/simulation` runs all of them under faults.
+
+mod election;
+mod follow;
+mod owner;
+mod quarantine;
+mod serve;
+mod source;
+
+pub use election::{Attempt, DIRECTORY_TIMES, Election, LeaseTimes, Record, first_rev};
+pub use follow::{After, End, Follow, PATIENCE, SILENCE, Sources, Stay};
+pub use owner::{Event, Next, Offered, Outcome, Refusal, Replica, Roots};
+pub use quarantine::{Death, Pair, Suspects};
+pub use serve::{MAX_SNAPSHOTS, MAX_WAITING, Serve, Serving, Turn, Turns};
+pub use source::{Source, Troubles, choose_source};
 
 use crate::snapshot::{Digest, HeadId};
 
@@ -39,35 +63,6 @@ pub fn judge(held: &Held, offered: HeadId, roots: (Digest, Digest), base: Option
     if base == Some(held.id) { Verdict::Apply } else { Verdict::FetchFull }
 }
 
-/// A peer that could be synced from, as gossip shows it. Gossip is a hint: what it leads to is
-/// still verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Source<'a> {
-    /// Its node's name.
-    pub node: &'a str,
-    /// The head it says it has applied.
-    pub announced: HeadId,
-    /// It could not be reached, or sent what did not verify, a short while ago.
-    pub failed: bool,
-}
-
-/// Chooses whom to sync from: the leader while it is known and reachable, whatever it announces;
-/// else any peer that is ahead of `own`; nobody when there is none. `sources` is everyone but
-/// this peer, and `entropy` is uniform over all of its values.
-///
-/// All peers that are ahead are equally likely, not only those furthest ahead: a member that lies
-/// about its head must not draw everyone.
-pub fn choose_source<'a>(own: HeadId, leader: Option<&str>, sources: &[Source<'a>], entropy: u64) -> Option<&'a str> {
-    let usable = sources.iter().filter(|source| !source.failed);
-    if let Some(leader) = usable.clone().find(|source| Some(source.node) == leader) {
-        return Some(leader.node);
-    }
-    let ahead = |source: &&Source<'_>| source.announced > own;
-    let count = usable.clone().filter(ahead).count();
-    let chosen = (u128::from(entropy) * count as u128) >> 64;
-    usable.filter(ahead).nth(usize::try_from(chosen).ok()?).map(|source| source.node)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -79,10 +74,6 @@ mod tests {
 
     fn id(epoch: u64, rev: u64) -> HeadId {
         HeadId { epoch, rev }
-    }
-
-    fn source(node: &str, announced: HeadId, failed: bool) -> Source<'_> {
-        Source { node, announced, failed }
     }
 
     #[test]
@@ -108,30 +99,6 @@ mod tests {
         for (held, offered, roots, base, expected) in cases {
             assert_eq!(judge(&held, offered, roots, base), expected, "{held:?} is offered {offered} from {base:?}");
         }
-    }
-
-    #[test]
-    fn the_leader_is_the_first_choice() {
-        let sources = [source("a", id(1, 9), false), source("b", id(1, 1), false)];
-        assert_eq!(choose_source(id(1, 5), Some("b"), &sources, 0), Some("b"));
-        assert_eq!(choose_source(id(1, 5), None, &sources, 0), Some("a"));
-        assert_eq!(choose_source(id(1, 5), Some("unknown"), &sources, 0), Some("a"));
-        let failed = [source("a", id(1, 9), false), source("b", id(1, 9), true)];
-        assert_eq!(choose_source(id(1, 5), Some("b"), &failed, u64::MAX), Some("a"));
-    }
-
-    #[test]
-    fn without_anyone_ahead_there_is_no_source() {
-        let sources = [source("a", id(1, 5), false), source("b", id(1, 4), false), source("c", id(1, 9), true)];
-        assert_eq!(choose_source(id(1, 5), None, &sources, 0), None);
-        assert_eq!(choose_source(id(1, 5), None, &[], 0), None);
-    }
-
-    #[test]
-    fn all_who_are_ahead_are_chosen_at_times() {
-        let sources = [source("a", id(1, 6), false), source("b", id(9, 9), false), source("c", id(1, 7), false)];
-        let chosen = |part: u64| choose_source(id(1, 5), None, &sources, u64::MAX / 6 * part);
-        assert_eq!([chosen(1), chosen(3), chosen(5)], [Some("a"), Some("b"), Some("c")]);
     }
 
     fn ids() -> impl Strategy<Value = HeadId> {

@@ -39,8 +39,12 @@ pub(super) fn request(headers: &mut HeaderMap, version: Version) -> Result<(), R
 ///
 /// # Errors
 /// A short reason, for an answer of 502.
-pub(super) fn response(headers: &HeaderMap) -> Result<(), &'static str> {
+pub(super) fn response(version: Version, headers: &HeaderMap) -> Result<(), &'static str> {
     if headers.contains_key(TRANSFER_ENCODING) {
+        // HTTP/1.0 has none: where such a body ends, nobody can tell (RFC 9112 6.1).
+        if version == Version::HTTP_10 {
+            return Err("upstream_transfer_encoding_in_http_10");
+        }
         if headers.contains_key(CONTENT_LENGTH) {
             return Err("upstream_transfer_encoding_and_length");
         }

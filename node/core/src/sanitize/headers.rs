@@ -82,8 +82,11 @@ pub(super) fn is_end_to_end(name: &HeaderName) -> bool {
 }
 
 fn is_forwarded(name: &str) -> bool {
-    const PREFIXES: [&str; 3] = ["x-forwarded-", "x-envoy-", "x-meshgate-"];
-    matches!(name, "forwarded" | "x-real-ip") || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    // `client-cert` and its like say that a proxy saw a client's certificate (RFC 9440 2.4).
+    const PREFIXES: [&str; 6] =
+        ["x-forwarded-", "x-envoy-", "x-meshgate-", "client-cert", "ssl-client-", "x-ssl-client-"];
+    matches!(name, "forwarded" | "x-real-ip" | "x-client-cert")
+        || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The one protocol that `Upgrade` names. HTTP/2 and TLS are never upgraded to: the requests

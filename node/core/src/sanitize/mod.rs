@@ -4,6 +4,7 @@
 mod authority;
 mod framing;
 mod headers;
+mod hops;
 pub mod path;
 mod response;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use std::net::IpAddr;
 use http::header::HOST;
 use http::{HeaderValue, Method, StatusCode, request};
 
+pub use hops::{Cidr, client_address};
 pub use response::{response, trailers};
 
 /// Header fields in one message, at most; more are answered with 431 (or 502).

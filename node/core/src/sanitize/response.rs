@@ -16,7 +16,7 @@ pub fn response(parts: &mut response::Parts) -> Result<(), Refused> {
     if headers::too_many(&parts.headers) {
         return Err(refuse("upstream_headers_too_large"));
     }
-    framing::response(&parts.headers).map_err(refuse)?;
+    framing::response(parts.version, &parts.headers).map_err(refuse)?;
     let upgrade = match parts.status {
         StatusCode::SWITCHING_PROTOCOLS => parts.headers.get(UPGRADE).cloned(),
         _ => None,

@@ -7,7 +7,7 @@ use super::gateway::ListenerEntry;
 use super::path::Candidate;
 use super::route::{CompiledMatch, CompiledRule, Value};
 use super::{RouteLine, Table};
-use crate::snapshot::{Backend, BackendTarget, Filter, HostPattern, Key, PathMatch};
+use crate::snapshot::{Backend, BackendTarget, Filter, HostPattern, Key, Mirror, PathMatch};
 
 impl Table {
     /// One line for each (listener, host, match), in order of precedence within a host. Sorted by
@@ -72,10 +72,7 @@ fn condition(value: &Value, equal: char) -> String {
 fn backends(backends: &[Backend]) -> String {
     let total: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
     let one = |backend: &Backend| {
-        let mut text = match &backend.target {
-            BackendTarget::Service { service, port } => format!("{}:{port}", service.name),
-            BackendTarget::Invalid { reason } => format!("({reason})"),
-        };
+        let mut text = target(&backend.target);
         if backends.len() > 1 {
             // Rounded to the nearest percent; writing to a String can't fail.
             let percent = (u64::from(backend.weight) * 200 + total) / (2 * total.max(1));
@@ -86,19 +83,46 @@ fn backends(backends: &[Backend]) -> String {
     backends.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
+fn target(target: &BackendTarget) -> String {
+    match target {
+        BackendTarget::Service { service, port } => format!("{}:{port}", service.name),
+        BackendTarget::Invalid { reason } => format!("({reason})"),
+    }
+}
+
+/// How much is copied, unless it is all.
+fn share(mirror: &Mirror) -> String {
+    match (mirror.numerator, mirror.denominator) {
+        (numerator, denominator) if numerator == denominator => String::new(),
+        (numerator, 100) => format!(" {numerator}%"),
+        (numerator, denominator) => format!(" {numerator}/{denominator}"),
+    }
+}
+
 fn policies(rule: &CompiledRule) -> String {
     let action = &rule.action;
     let mut parts: Vec<String> = action.filters.iter().map(filter).collect();
     if action.backends.iter().any(|backend| !backend.filters.is_empty()) {
         parts.push("filters by backend".to_owned());
     }
-    let timeouts = [("timeout", action.timeouts.request), ("try", action.timeouts.backend_request)];
+    let timeouts = [
+        ("timeout", action.timeouts.request),
+        ("try", action.timeouts.backend_request),
+        ("idle", action.timeouts.idle),
+    ];
     for (name, timeout) in timeouts {
         parts.extend(timeout.map(|timeout| match timeout {
             Duration::ZERO => format!("{name} none"),
             timeout => format!("{name} {timeout:?}"),
         }));
     }
+    parts.extend(action.retry.as_ref().map(|retry| {
+        let codes: Vec<String> = retry.codes.iter().map(|code| format!(" {code}")).collect();
+        match retry.attempts {
+            0 => "retry none".to_owned(),
+            attempts => format!("retry {attempts}x{}", codes.concat()),
+        }
+    }));
     if action.broken {
         parts.push("broken".to_owned());
     }
@@ -109,9 +133,10 @@ fn filter(filter: &Filter) -> String {
     match filter {
         Filter::RequestHeaders(_) => "request headers".to_owned(),
         Filter::ResponseHeaders(_) => "response headers".to_owned(),
+        Filter::Redirect(redirect) if redirect.unless_tls => format!("redirect {} unless TLS", redirect.status),
         Filter::Redirect(redirect) => format!("redirect {}", redirect.status),
         Filter::Rewrite(_) => "rewrite".to_owned(),
-        Filter::Mirror(_) => "mirror".to_owned(),
+        Filter::Mirror(mirror) => format!("mirror {}{}", target(&mirror.target), share(mirror)),
         Filter::Cors(_) => "CORS".to_owned(),
     }
 }

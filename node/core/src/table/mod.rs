@@ -9,26 +9,30 @@ mod query;
 mod route;
 mod service;
 mod shared;
+mod tls;
+mod topology;
 mod update;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode};
 
-use crate::balance::EndpointState;
+use crate::balance::{EndpointState, RetryBudget};
 use crate::filter::MatchedPath;
 use crate::snapshot::{
-    AppProtocol, Backend, Certificate, Filter, GatewayAddress, HeadId, HostPattern, Key, Listener, Protocol, Resource,
-    Retry, SessionAffinity, Timeouts, TrustBundle,
+    AppProtocol, Backend, Filter, GatewayAddress, HeadId, HostPattern, Key, Protocol, Resource, Retry, SessionAffinity,
+    Timeouts,
 };
 
 use gateway::GatewayEntry;
 use route::CompiledRoute;
 use service::Services;
 use shared::SharedMap;
+pub use topology::Place;
+
+pub use tls::{covers_name, server_name};
 
 /// Features that this version has (`Route::needs`).
 pub const FEATURES: &[u32] = &[];
@@ -98,6 +102,9 @@ pub struct RequestHead<'a> {
     /// SNI of the connection, for HTTPS listeners; the empty string for a TLS client that named
     /// nobody (it is on the listener for every host), `None` where there is no TLS.
     pub sni: Option<&'a str>,
+    /// The trust bundles against which the client's certificate was verified in the handshake;
+    /// `None` where it showed none that is valid, or was not asked.
+    pub verified: Option<&'a [Key]>,
 }
 
 /// What to do with a request.
@@ -149,6 +156,11 @@ pub struct ServicePort {
     /// Endpoints that may be picked: the ready ones; if none is, those that are serving though
     /// terminating (kube-proxy's rule).
     pub endpoints: Vec<Endpoint>,
+    /// So many at the start of `endpoints` are the ones that topology prefers; all of them where
+    /// it prefers none. The others are for when none of these can be had.
+    pub preferred: usize,
+    /// How much may be repeated. Outlives the table, as long as the port exists.
+    pub retries: Arc<RetryBudget>,
 }
 
 /// An endpoint with its live state, which outlives the table.
@@ -207,7 +219,12 @@ pub struct RouteLine {
 }
 
 impl Table {
-    /// A table from nothing.
+    /// An empty table of the peer at `place`; all that are made from it are that peer's.
+    pub fn at(place: Place) -> Self {
+        Table { services: Services::at(place), ..Table::default() }
+    }
+
+    /// A table from nothing, of a peer that is nowhere.
     pub fn build<'a>(
         head: HeadId,
         resources: impl IntoIterator<Item = (&'a Key, &'a Arc<Resource>)>,
@@ -252,63 +269,21 @@ impl Table {
         self.gateways.get(gateway).map(|entry| &entry.address)
     }
 
-    /// The certificate a TLS client that names `sni` is shown on a Gateway's port: of the
-    /// listener with the most specific matching hostname; among its certificates the first that
-    /// covers the name, else its first.
-    pub fn certificate(&self, gateway: &Key, port: u16, sni: Option<&str>) -> Option<&Certificate> {
-        let name = canonical(sni.unwrap_or_default());
-        let listener = self.gateways.get(gateway)?.listener(port, &name)?;
-        let mut offered = listener.listener.certificates.iter().filter_map(|key| self.certificate_by_key(key));
-        let first = offered.next()?;
-        if covers_name(first, &name) {
-            return Some(first);
-        }
-        Some(offered.find(|certificate| covers_name(certificate, &name)).unwrap_or(first))
-    }
-
-    /// All certificates that listeners refer to, sorted by key; whoever serves them needs their
-    /// private keys.
-    pub fn certificates(&self) -> impl Iterator<Item = (&Key, &Certificate)> {
-        self.listening.certificates.iter().filter_map(|(key, resource)| match &**resource {
-            Resource::Certificate(certificate) => Some((key, certificate)),
-            _ => None,
-        })
-    }
-
-    fn certificate_by_key(&self, key: &Key) -> Option<&Certificate> {
-        match &**self.certificates.get(key)? {
-            Resource::Certificate(certificate) => Some(certificate),
-            _ => None,
-        }
-    }
-
-    /// The listener that a TLS client which names `sni` meets on a Gateway's port: its TLS
-    /// versions, and which client certificates it asks for.
-    pub fn listener(&self, gateway: &Key, port: u16, sni: Option<&str>) -> Option<&Listener> {
-        let entry = self.gateways.get(gateway)?.listener(port, &canonical(sni.unwrap_or_default()))?;
-        Some(&entry.listener)
-    }
-
-    /// The certificates of authorities that a listener trusts ([`crate::snapshot::ClientValidation::trust`]).
-    pub fn trust_bundle(&self, key: &Key) -> Option<&TrustBundle> {
-        match &**self.certificates.get(key)? {
-            Resource::TrustBundle(bundle) => Some(bundle),
-            _ => None,
-        }
-    }
-
     /// Decides a request that came in on a Gateway's port.
     ///
     /// The listener is the one whose hostname matches the host most specifically, and no other
-    /// (GEP-3567 adds: 421 when the connection's SNI chose another one). Within it, hosts are
-    /// tried from the most specific, and matches of a host in order of precedence.
+    /// (GEP-3567 adds: 421 when the connection's SNI chose another one). 421 also answers a client
+    /// that was not asked for the certificate which the listener demands: its connection is older
+    /// than the demand. Within the listener, hosts are tried from the most specific, and matches
+    /// of a host in order of precedence.
     pub fn decide(&self, gateway: &Key, port: u16, head: &RequestHead<'_>) -> Decision<'_> {
         const NO_ROUTE: Decision<'_> = Decision::Reject(StatusCode::NOT_FOUND, "no_route");
         let Some(entry) = self.gateways.get(gateway) else { return NO_ROUTE };
         let Some(listener) = entry.listener(port, head.host) else { return NO_ROUTE };
         if let Some(sni) = head.sni {
-            let connected = entry.listener(port, &canonical(sni));
-            if !connected.is_some_and(|connected| std::ptr::eq(connected, listener)) {
+            let connected = entry.listener(port, &server_name(sni));
+            let here = connected.is_some_and(|connected| std::ptr::eq(connected, listener));
+            if !here || !tls::vouched(&listener.listener, head.verified) {
                 return Decision::Reject(StatusCode::MISDIRECTED_REQUEST, "misdirected");
             }
         }
@@ -331,22 +306,4 @@ impl Table {
     pub fn hosted(&self, node: &str, address: SocketAddr) -> Hosted {
         self.services.hosted(node, address)
     }
-}
-
-/// A server name as hostnames are written here: lower case, without a trailing dot.
-fn canonical(name: &str) -> Cow<'_, str> {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Cow::Owned(name.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(name)
-    }
-}
-
-/// Whether a certificate is good for a name: equal, or one label under a wildcard (RFC 6125 6.4.3).
-fn covers_name(certificate: &Certificate, name: &str) -> bool {
-    certificate.dns_names.iter().any(|dns| match dns.strip_prefix("*.") {
-        Some(suffix) => name.split_once('.').is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(suffix)),
-        None => dns.eq_ignore_ascii_case(name),
-    })
 }

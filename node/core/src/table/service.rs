@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::shared::SharedMap;
+use super::topology::{Place, Wish};
 use super::{Endpoint, Hosted, ServicePort};
 use crate::balance::EndpointState;
 use crate::snapshot::{self, AppProtocol, Key, Resource, SessionAffinity};
@@ -20,6 +21,12 @@ pub(super) struct Services {
     owners: SharedMap<Key, Key>,
     /// Endpoints by node; those without one are under the empty name.
     nodes: SharedMap<Arc<str>, Addresses>,
+    /// Where this peer is said to be.
+    place: Arc<Place>,
+    /// Where it is, with what the endpoints of its node say.
+    found: Arc<Place>,
+    /// Endpoints of the peer's own node came or went since it was found.
+    doubt: bool,
 }
 
 type Addresses = SharedMap<SocketAddr, Address>;
@@ -28,7 +35,14 @@ type Addresses = SharedMap<SocketAddr, Address>;
 #[derive(Clone, Debug, Default)]
 struct Address {
     state: Arc<EndpointState>,
-    listed: BTreeMap<Key, Hosted>,
+    listed: BTreeMap<Key, Listed>,
+}
+
+/// What a Service says about an address.
+#[derive(Clone, Debug)]
+struct Listed {
+    hosted: Hosted,
+    zone: Option<Arc<str>>,
 }
 
 /// A Service: what it was made from and what it offers.
@@ -44,6 +58,12 @@ struct Entry {
 type Merged<'r> = BTreeMap<&'r str, Vec<(SocketAddr, &'r snapshot::Endpoint)>>;
 
 impl Services {
+    /// No Services, seen from `place`.
+    pub(super) fn at(place: Place) -> Self {
+        let place = Arc::new(place);
+        Services { found: Arc::clone(&place), place, ..Services::default() }
+    }
+
     /// A Service's port.
     pub(super) fn port(&self, service: &Key, port: u16) -> Option<&ServicePort> {
         self.entries.get(service)?.ports.iter().find(|(number, _)| *number == port).map(|(_, port)| port)
@@ -54,8 +74,8 @@ impl Services {
         let Some(found) = self.nodes.get(node).and_then(|addresses| addresses.get(&address)) else {
             return Hosted::NotHere;
         };
-        let here = found.listed.values().find(|hosted| matches!(hosted, Hosted::Here(_)));
-        here.copied().unwrap_or(Hosted::Terminating)
+        let here = found.listed.values().find(|listed| matches!(listed.hosted, Hosted::Here(_)));
+        here.map_or(Hosted::Terminating, |listed| listed.hosted)
     }
 
     /// The next state, and how many endpoints were looked at for it: Services and slices changed
@@ -89,7 +109,34 @@ impl Services {
         }
         let unlisted: usize = dirty.iter().map(|key| next.unlist(key)).sum();
         let listed: usize = dirty.iter().map(|key| next.rebuild(key, self)).sum();
-        (next, unlisted + listed)
+        let sorted = next.find_place();
+        (next, unlisted + listed + sorted)
+    }
+
+    /// Learns the zone, where it was not said, from the endpoints of the peer's own node. All
+    /// Services are sorted anew when it changes, which it hardly ever does. Returns how many
+    /// endpoints were looked at.
+    fn find_place(&mut self) -> usize {
+        let doubt = std::mem::take(&mut self.doubt);
+        let Some(node) = self.place.node.as_deref().filter(|_| doubt && self.place.zone.is_none()) else { return 0 };
+        let listed = self.nodes.get(node).into_iter().flat_map(|addresses| addresses.values());
+        let mut seen = 0;
+        let listed = listed.inspect(|_| seen += 1).flat_map(|address| address.listed.values());
+        let zone = listed.filter_map(|listed| listed.zone.as_ref()).min().cloned();
+        if zone == self.found.zone {
+            return seen;
+        }
+        self.found = Arc::new(Place { node: self.place.node.clone(), zone });
+        let old = self.clone();
+        let all: Vec<Key> = self.entries.iter().map(|(key, _)| key.clone()).collect();
+        let unlisted: usize = all.iter().map(|key| self.unlist(key)).sum();
+        let listed: usize = all.iter().map(|key| self.rebuild(key, &old)).sum();
+        self.doubt = false;
+        seen + unlisted + listed
+    }
+
+    fn is_own(&self, node: &str) -> bool {
+        self.place.node.as_deref() == Some(node)
     }
 
     /// Takes a slice from the Service that has it, which is returned.
@@ -112,6 +159,7 @@ impl Services {
         self.change(service, |entry| listed = std::mem::take(&mut entry.listed));
         let count = listed.len();
         for (node, address) in listed {
+            self.doubt |= self.is_own(&node);
             let Some(addresses) = self.nodes.get_mut(&node) else { continue };
             if let Some(found) = addresses.get_mut(&address) {
                 found.listed.remove(service);
@@ -146,15 +194,24 @@ impl Services {
             for (address, endpoint) in endpoints {
                 let leaving = endpoint.terminating && !endpoint.ready && any_ready;
                 let hosted = if leaving { Hosted::Terminating } else { Hosted::Here(app) };
-                entry.listed.push(self.list(key, endpoint.node.as_deref(), *address, hosted, old));
+                entry.listed.push(self.list(key, endpoint, *address, hosted, old));
             }
         }
         let ports = declared.map(|service| service.ports.as_slice()).unwrap_or_default();
         let affinity = declared.map_or(SessionAffinity::default(), |service| service.affinity);
+        let wish = declared.map_or(Wish::default(), Wish::of);
         let of = |port: &snapshot::ServicePort| {
             let all = merged.get(port.name.as_str()).map(Vec::as_slice).unwrap_or_default();
-            let endpoints = eligible(all).filter_map(|(address, endpoint)| self.endpoint(*address, endpoint)).collect();
-            (port.port, ServicePort { app: port.app, affinity, endpoints })
+            let (near, far) = wish.split(&self.found, eligible(all));
+            let made = |listed: &[&(SocketAddr, &snapshot::Endpoint)]| -> Vec<Endpoint> {
+                listed.iter().filter_map(|(address, endpoint)| self.endpoint(*address, endpoint)).collect()
+            };
+            let mut endpoints = made(&near);
+            let preferred = endpoints.len();
+            endpoints.extend(made(&far));
+            let known = old.port(key, port.port);
+            let retries = known.map_or_else(Arc::default, |known| Arc::clone(&known.retries));
+            (port.port, ServicePort { app: port.app, affinity, endpoints, preferred, retries })
         };
         entry.ports = ports.iter().map(of).collect();
         let count = entry.listed.len();
@@ -166,14 +223,17 @@ impl Services {
     fn list(
         &mut self,
         service: &Key,
-        node: Option<&str>,
+        endpoint: &snapshot::Endpoint,
         address: SocketAddr,
         hosted: Hosted,
         old: &Services,
     ) -> (Arc<str>, SocketAddr) {
-        let node = node.unwrap_or_default();
+        let node = endpoint.node.as_deref().unwrap_or_default();
         let node: Arc<str> = self.nodes.get_key_value(node).map_or_else(|| node.into(), |(node, _)| Arc::clone(node));
         let known = old.nodes.get(&node).and_then(|addresses| addresses.get(&address));
+        let is_own = self.is_own(&node);
+        self.doubt |= is_own;
+        let zone = || endpoint.zone.as_deref().filter(|_| is_own).map(Arc::from);
         let addresses = self.nodes.get_or_default(&node);
         let new = addresses.as_ref().is_some_and(|addresses| addresses.get(&address).is_none());
         if let Some(found) = addresses.and_then(|addresses| addresses.get_or_default(&address)) {
@@ -181,9 +241,9 @@ impl Services {
                 found.state = Arc::clone(&known.state);
             }
             // One address under two port names: usable if either says so.
-            let said = found.listed.entry(service.clone()).or_insert(hosted);
-            if matches!(said, Hosted::Terminating) {
-                *said = hosted;
+            let said = found.listed.entry(service.clone()).or_insert_with(|| Listed { hosted, zone: zone() });
+            if matches!(said.hosted, Hosted::Terminating) {
+                said.hosted = hosted;
             }
         }
         (node, address)

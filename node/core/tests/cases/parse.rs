@@ -10,6 +10,9 @@
 //!     to NS/SERVICE:PORT [weight=N]
 //!     redirect STATUS [scheme=] [host=] [port=] [path=] [prefix=] [location=] [unless-tls]
 //!     rewrite [host=] [path=] [prefix=] [template=]
+//!     mirror NS/SERVICE:PORT NUMERATOR/DENOMINATOR
+//!     cors ORIGIN [ORIGIN...]
+//!     retry ATTEMPTS [STATUS...]
 //!     timeout MILLISECONDS
 //! service NS/NAME PORT[=PORTNAME][/h2c] ...
 //! slice NS/NAME of=NS/SERVICE PORT[=PORTNAME] ...
@@ -189,17 +192,30 @@ fn rule(head: &Line<'_>, body: &[Line<'_>]) -> Rule {
     let rewrites = of("rewrite").map(|line| {
         Filter::Rewrite(Rewrite { hostname: line.option("host").map(Into::into), path: path_rewrite(line) })
     });
+    let mirrors = of("mirror").map(|line| {
+        let (numerator, denominator) = line.word(2).split_once('/').unwrap_or_else(|| panic!("{:?}", line.words));
+        let (numerator, denominator) = (number(numerator), number(denominator));
+        Filter::Mirror(Mirror { target: backend(line).target, denominator, numerator })
+    });
+    let cors = of("cors").map(|line| {
+        let allow_origins = line.rest(1).iter().map(ToString::to_string).collect();
+        Filter::Cors(Cors { allow_origins, max_age: 5, ..Cors::default() })
+    });
     Rule {
         name: name.map(ToString::to_string),
         matches: of("match").map(http_match).collect(),
         host: head.option("host").map(host),
-        filters: redirects.chain(rewrites).collect(),
+        filters: redirects.chain(rewrites).chain(mirrors).chain(cors).collect(),
         backends: of("to").map(backend).collect(),
         timeouts: Timeouts {
             request: of("timeout").next().map(|line| Duration::from_millis(number(line.word(1)))),
             ..Timeouts::default()
         },
-        retry: None,
+        retry: of("retry").next().map(|line| Retry {
+            codes: line.rest(2).iter().map(|word| number(word)).collect(),
+            attempts: number(line.word(1)),
+            backoff: None,
+        }),
         broken: head.has("broken"),
     }
 }

@@ -201,7 +201,7 @@ pub fn ingress(name: &str, class: Option<&str>, paths: &[&str]) -> Object {
         default_backend: None,
         paths: paths.collect(),
         tls: Vec::new(),
-        options: IngressOptions::default(),
+        options: Box::default(),
     };
     object(ObjectKind::Ingress, name, Spec::Ingress(spec))
 }

@@ -4,5 +4,6 @@ mod fixtures;
 mod gateways;
 mod incremental;
 mod ingress;
+mod policies;
 mod routes;
 mod speed;

@@ -36,6 +36,7 @@ impl Request {
             method: &self.method,
             headers: &self.headers,
             sni: self.sni,
+            verified: None,
         }
     }
 }
@@ -76,7 +77,7 @@ fn paths() -> impl Strategy<Value = PathMatch> {
         2 => plain().prop_map(PathMatch::Exact),
         3 => plain().prop_map(PathMatch::Prefix),
         1 => select(vec!["/a.*", "/a|/ab", "/a/[a-c]", "/", ".*b"]).prop_map(|text| PathMatch::Regex(text.into())),
-        1 => select(vec!["/a", "/a/b", "/[a-c]{2}", "/"]).prop_map(|text| PathMatch::RegexPrefix(text.into())),
+        1 => select(vec!["/a", "/A(/|$)(.*)", "/", "/[ax]", "/a/b"]).prop_map(|text| PathMatch::RegexPrefix(text.into())),
     ]
 }
 
@@ -181,36 +182,29 @@ fn services() -> impl Strategy<Value = (Key, Resource)> {
         port,
         app: if h2c { AppProtocol::H2c } else { AppProtocol::Http1 },
     });
-    (service_keys(), vec(port, 0..3)).prop_map(|(key, ports)| {
-        (
-            key,
-            Resource::Service(Service {
-                ports,
-                affinity: SessionAffinity::None,
-                distribution: TrafficDistribution::Any,
-                internal_local: false,
-            }),
-        )
-    })
+    let distribution = select(vec![
+        TrafficDistribution::Any,
+        TrafficDistribution::PreferSameZone,
+        TrafficDistribution::PreferSameNode,
+    ]);
+    (service_keys(), vec(port, 0..3), distribution, any::<bool>()).prop_map(
+        |(key, ports, distribution, internal_local)| {
+            let affinity = SessionAffinity::None;
+            (key, Resource::Service(Service { ports, affinity, distribution, internal_local }))
+        },
+    )
 }
 
 fn slices() -> impl Strategy<Value = (Key, Resource)> {
     let node = of(select(vec!["m1", "m2"]).prop_map(String::from));
-    let endpoint =
-        (1u8..5, node, any::<(bool, bool, bool)>()).prop_map(|(last, node, (ready, serving, terminating))| {
+    let zone = || select(vec!["z1", "z2"]).prop_map(String::from);
+    let endpoint = (1u8..5, node, of(zone()), vec(zone(), 0..2), any::<(bool, bool, bool)>()).prop_map(
+        |(last, node, zone, for_zones, (ready, serving, terminating))| {
             let address = [10, 0, 0, last].into();
-            Endpoint {
-                address,
-                node,
-                zone: None,
-                pod: None,
-                ready,
-                serving,
-                terminating,
-                for_zones: vec![],
-                for_nodes: vec![],
-            }
-        });
+            let (pod, for_nodes) = (None, Vec::new());
+            Endpoint { address, node, zone, pod, ready, serving, terminating, for_zones, for_nodes }
+        },
+    );
     let port = (select(vec!["", "http"]).prop_map(String::from), 8080u16..8082);
     (service_keys(), 0u8..3, vec(port, 0..3), vec(endpoint, 0..5)).prop_map(|(service, number, ports, endpoints)| {
         let key = Key::new(Kind::Endpoints, "n1", &format!("slice-{number}"));

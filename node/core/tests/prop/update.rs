@@ -11,7 +11,7 @@ use meshgate_core::snapshot::{
     Kind, Listener, PathMatch, Protocol, Resource, Route, RouteHost, Rule, Service, ServicePort, SessionAffinity,
     Timeouts, TlsVersions,
 };
-use meshgate_core::table::{Change, Table};
+use meshgate_core::table::{Change, Place, Table};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -51,8 +51,10 @@ proptest! {
     fn an_updated_table_is_a_built_one(
         steps in vec(vec((any_resource(), prop::bool::weighted(0.75)), 1..8), 1..6),
         asked in vec(requests(), 12),
+        node in prop::option::of(prop::sample::select(vec!["m1", "m2"])),
     ) {
-        let mut table = Table::default();
+        let place = Place { node: node.map(Arc::from), zone: None };
+        let mut table = Table::at(place.clone());
         let mut resources: BTreeMap<Key, Arc<Resource>> = BTreeMap::new();
         for (rev, step) in steps.into_iter().enumerate() {
             let mut changes: Vec<Change> = Vec::new();
@@ -68,7 +70,8 @@ proptest! {
             let (next, held) = table.update(head, &changes);
             prop_assert!(held.is_empty(), "{:?}", held);
             prop_assert_eq!(next.head(), head);
-            let (built, _) = Table::build(head, &resources);
+            let all: Vec<Change> = resources.iter().map(|(key, one)| (key.clone(), Some(Arc::clone(one)))).collect();
+            let (built, _) = Table::at(place.clone()).update(head, &all);
             prop_assert_eq!(all_answers(&next, &asked), all_answers(&built, &asked));
             table = next;
         }

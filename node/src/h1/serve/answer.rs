@@ -90,7 +90,8 @@ where
         }
         // Nobody will read it any more: only a short rest is worth the wait.
         let dropped = Arc::strong_count(&self.shared) == 1;
-        !inner.expects && !(dropped && inner.body.size_hint().exact().is_some_and(|left| left > DRAINED))
+        let long = inner.body.size_hint().exact().is_some_and(|left| left > DRAINED);
+        !(inner.expects || dropped && long)
     }
 
     /// Writes an answer's head and body.

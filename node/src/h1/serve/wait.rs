@@ -116,11 +116,18 @@ where
     /// Ends the connection. What the client still sends is read for a while: to close a socket
     /// with unread bytes resets it, and a reset destroys an answer on its way (RFC 9112 9.6).
     pub(super) async fn end(&mut self, linger: bool) -> io::Result<()> {
-        poll_fn(|cx| Pin::new(&mut self.shared.lock().stream).poll_shutdown(cx)).await?;
+        self.deadline.push(DRAIN);
+        let shut = poll_fn(|cx| {
+            let shut = Pin::new(&mut self.shared.lock().stream).poll_shutdown(cx);
+            if shut.is_ready() {
+                return shut;
+            }
+            Pin::new(&mut self.deadline).poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        });
+        shut.await?;
         if !linger {
             return Ok(());
         }
-        self.deadline.push(DRAIN);
         let mut left = DRAINED;
         poll_fn(|cx| {
             let mut inner = self.shared.lock();

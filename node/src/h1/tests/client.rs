@@ -74,7 +74,8 @@ async fn asked(
 
 #[tokio::test]
 async fn answers_are_read_and_connections_kept_where_that_is_safe() {
-    let cases: [(Method, &[u8], bool, (u16, &str, bool)); 13] = [
+    type Case = (Method, &'static [u8], bool, (u16, &'static str, bool));
+    let cases: [Case; 13] = [
         (Method::GET, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", false, (200, "ok", true)),
         (Method::GET, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false, (200, "", true)),
         (

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use meshgate_core::replica::Suspects;
 use meshgate_core::snapshot::HeadId;
 use meshgate_wire::{LeaderVerifier, SignedHead, Snapshot, verify};
 
 use super::log::Entry;
-use super::small::Marker;
 use super::{Loaded, base, log, small};
 
 /// Where the writer goes on.
@@ -29,7 +29,7 @@ pub(super) struct Found {
     /// The highest generation number in use.
     pub(super) newest: u64,
     /// What the last process died of, if it did.
-    pub(super) suspects: Marker,
+    pub(super) suspects: Suspects,
 }
 
 /// Loads a folder. What can't be read is skipped, with a message.

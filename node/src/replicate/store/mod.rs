@@ -17,10 +17,10 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use meshgate_core::snapshot::{Digest, Key};
 use meshgate_wire::{Commit, LeaderVerifier, SignedHead, Snapshot};
 use tokio::sync::{oneshot, watch};
 
+pub(super) use meshgate_core::replica::Pair;
 use writer::Writer;
 
 /// Commands that may wait for the disk. When they fill up, a fresh base is written later instead.
@@ -37,9 +37,6 @@ const MARKER_PAIRS: usize = 4096;
 
 /// How long the end of the process waits for the last writes.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
-
-/// A resource and the hash of its bytes.
-pub(super) type Pair = (Key, Digest);
 
 /// What the folder held at start.
 #[derive(Debug, Default)]

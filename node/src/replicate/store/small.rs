@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use bytes::Bytes;
+use meshgate_core::replica::{Death, Suspects};
 use meshgate_core::snapshot::Digest;
 use meshgate_proto::snapshot as pb;
 use meshgate_wire::{key_from_proto, key_to_proto};
@@ -18,11 +19,10 @@ use super::Pair;
 const FENCE: &str = "fence";
 /// What is being applied; there only while it is.
 const MARKER: &str = "applying";
+/// What a process died of, until something is applied.
+const SUSPECTS: &str = "suspects";
 /// What is held back because it killed the process twice.
 const QUARANTINE: &str = "quarantine";
-
-/// Deaths while applying the same resources, after which they are quarantined.
-const DEATHS: u32 = 2;
 
 /// Resources that are quarantined at most.
 const MAX_QUARANTINED: usize = 16 * 1024;
@@ -49,54 +49,61 @@ pub(super) fn write_fence(dir: &Path, epoch: u64) -> io::Result<()> {
     replace(dir, FENCE, &epoch.to_be_bytes(), true)
 }
 
-/// What is being applied, and how often the process died of some of it before.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Marker {
-    pub(super) deaths: u32,
-    pub(super) pairs: Vec<Pair>,
-}
-
 /// Writes the marker. It is meant to survive the process, not the machine: no fsync.
-pub(super) fn write_marker(dir: &Path, marker: &Marker) -> io::Result<()> {
+pub(super) fn write_marker(dir: &Path, marker: &Suspects) -> io::Result<()> {
     let mut body = marker.deaths.to_be_bytes().to_vec();
     encode_pairs(&marker.pairs, &mut body);
     replace(dir, MARKER, &body, false)
 }
 
-/// Removes the marker.
+/// Removes the marker, and what was suspected before: it went well.
 pub(super) fn remove_marker(dir: &Path) -> io::Result<()> {
-    match fs::remove_file(dir.join(MARKER)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    for name in [MARKER, SUSPECTS] {
+        match fs::remove_file(dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
+    Ok(())
+}
+
+/// The death is counted once: the marker becomes what is suspected, which no other death adds to
+/// unless it comes while some of it is applied again.
+fn suspect(dir: &Path) -> io::Result<()> {
+    fs::rename(dir.join(MARKER), dir.join(SUSPECTS))
 }
 
 /// At start: a marker means that the last process died while applying. Returns who is suspected
 /// now, and what is quarantined.
-pub(super) fn count_deaths(dir: &Path) -> (Marker, BTreeSet<Pair>) {
+pub(super) fn count_deaths(dir: &Path) -> (Suspects, BTreeSet<Pair>) {
     let mut quarantine = read_quarantine(dir);
-    let Some(mut suspects) = read_marker(dir) else { return (Marker::default(), quarantine) };
-    suspects.deaths += 1;
-    if suspects.deaths < DEATHS {
-        tracing::warn!(resources = suspects.pairs.len(), "the last process died while applying a change");
-        if let Err(error) = write_marker(dir, &suspects) {
-            tracing::warn!(%error, "the marker can't be written");
+    let Some(marker) = read_marker(dir, MARKER) else {
+        return (read_marker(dir, SUSPECTS).unwrap_or_default(), quarantine);
+    };
+    match marker.died() {
+        Death::Suspect(suspects) => {
+            tracing::warn!(resources = suspects.pairs.len(), "the last process died while applying a change");
+            if let Err(error) = write_marker(dir, &suspects).and_then(|()| suspect(dir)) {
+                tracing::warn!(%error, "the marker can't be written");
+            }
+            (suspects, quarantine)
         }
-        return (suspects, quarantine);
+        Death::Quarantine(pairs) => {
+            tracing::error!(resources = pairs.len(), "two processes died while applying these: they are held back");
+            quarantine.extend(pairs);
+            let written = write_quarantine(dir, &quarantine).and_then(|()| remove_marker(dir));
+            if let Err(error) = written {
+                tracing::warn!(%error, "the quarantine can't be written");
+            }
+            (Suspects::default(), quarantine)
+        }
     }
-    tracing::error!(resources = suspects.pairs.len(), "two processes died while applying these: they are held back");
-    quarantine.extend(suspects.pairs);
-    let written = write_quarantine(dir, &quarantine).and_then(|()| remove_marker(dir));
-    if let Err(error) = written {
-        tracing::warn!(%error, "the quarantine can't be written");
-    }
-    (Marker::default(), quarantine)
 }
 
-fn read_marker(dir: &Path) -> Option<Marker> {
-    let body = read(&dir.join(MARKER)).ok().flatten()?;
+fn read_marker(dir: &Path, name: &str) -> Option<Suspects> {
+    let body = read(&dir.join(name)).ok().flatten()?;
     let (deaths, pairs) = body.split_first_chunk::<4>()?;
-    Some(Marker { deaths: u32::from_be_bytes(*deaths), pairs: decode_pairs(pairs)? })
+    Some(Suspects { deaths: u32::from_be_bytes(*deaths), pairs: decode_pairs(pairs)? })
 }
 
 /// The quarantine. It is by content: a resource that changes leaves it by itself.

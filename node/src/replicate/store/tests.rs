@@ -1,8 +1,9 @@
 //! The small files and the counting of deaths.
 
-use meshgate_core::snapshot::Kind;
+use meshgate_core::replica::Suspects;
+use meshgate_core::snapshot::{Digest, Key, Kind};
 
-use super::small::{self, Marker};
+use super::small;
 use super::*;
 
 fn pair(name: &str) -> Pair {
@@ -25,14 +26,14 @@ fn the_fence_is_read_back_and_half_of_it_is_none() {
 #[test]
 fn two_deaths_quarantine() {
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(small::count_deaths(dir.path()), (Marker::default(), BTreeSet::new()));
-    small::write_marker(dir.path(), &Marker { deaths: 0, pairs: vec![pair("a"), pair("b")] }).unwrap();
+    assert_eq!(small::count_deaths(dir.path()), (Suspects::default(), BTreeSet::new()));
+    small::write_marker(dir.path(), &Suspects { deaths: 0, pairs: vec![pair("a"), pair("b")] }).unwrap();
     let (suspects, quarantine) = small::count_deaths(dir.path());
     assert_eq!((suspects.deaths, suspects.pairs.len(), quarantine.len()), (1, 2, 0));
     // The second process dies of the same.
-    small::write_marker(dir.path(), &Marker { deaths: suspects.deaths, pairs: vec![pair("b")] }).unwrap();
+    small::write_marker(dir.path(), &Suspects { deaths: suspects.deaths, pairs: vec![pair("b")] }).unwrap();
     let (suspects, quarantine) = small::count_deaths(dir.path());
-    assert_eq!(suspects, Marker::default());
+    assert_eq!(suspects, Suspects::default());
     assert_eq!(quarantine, BTreeSet::from([pair("b")]));
     // It stays, without a marker.
     assert_eq!(small::count_deaths(dir.path()).1, BTreeSet::from([pair("b")]));
@@ -41,10 +42,10 @@ fn two_deaths_quarantine() {
 #[test]
 fn an_unmarked_apply_is_no_death() {
     let dir = tempfile::tempdir().unwrap();
-    small::write_marker(dir.path(), &Marker { deaths: 1, pairs: vec![pair("a")] }).unwrap();
+    small::write_marker(dir.path(), &Suspects { deaths: 1, pairs: vec![pair("a")] }).unwrap();
     small::remove_marker(dir.path()).unwrap();
     small::remove_marker(dir.path()).unwrap();
-    assert_eq!(small::count_deaths(dir.path()), (Marker::default(), BTreeSet::new()));
+    assert_eq!(small::count_deaths(dir.path()), (Suspects::default(), BTreeSet::new()));
 }
 
 struct NoLeader;
@@ -89,4 +90,16 @@ async fn a_dead_thread_raises_the_alarm() {
     store.queue = sync_channel(1).0;
     store.fence(3).await;
     assert!(store.failed().borrow().is_some());
+}
+
+#[test]
+fn a_restart_while_nothing_is_applied_is_no_death() {
+    let dir = tempfile::tempdir().unwrap();
+    small::write_marker(dir.path(), &Suspects { deaths: 0, pairs: vec![pair("a")] }).unwrap();
+    for _ in 0..3 {
+        let (suspects, quarantine) = small::count_deaths(dir.path());
+        assert_eq!((suspects.deaths, quarantine.len()), (1, 0));
+    }
+    small::remove_marker(dir.path()).unwrap();
+    assert_eq!(small::count_deaths(dir.path()), (Suspects::default(), BTreeSet::new()));
 }

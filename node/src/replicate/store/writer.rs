@@ -8,10 +8,10 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use meshgate_core::replica::Suspects;
 use meshgate_wire::Commit;
 
 use super::load::Resume;
-use super::small::Marker;
 use super::{Command, Pair, Shared, base, log, small};
 
 /// The log is synced at most this often.
@@ -39,7 +39,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     open: Option<Open>,
     newest: u64,
-    suspects: Marker,
+    suspects: Suspects,
     /// The highest fence that this thread has written.
     fence: u64,
     /// After an error: when to try again.
@@ -52,7 +52,7 @@ impl Writer {
         shared: Arc<Shared>,
         resume: Option<Resume>,
         newest: u64,
-        suspects: Marker,
+        suspects: Suspects,
     ) -> Writer {
         let mut writer = Writer { dir, shared, open: None, newest, suspects, fence: 0, retry: None };
         if let Some(resume) = resume {
@@ -106,7 +106,7 @@ impl Writer {
                 let _ = done.send(());
             }
             Command::Unmark => {
-                self.suspects = Marker::default();
+                self.suspects = Suspects::default();
                 if let Err(error) = small::remove_marker(&self.dir) {
                     self.failed("the marker can't be removed", &error);
                 }
@@ -134,9 +134,7 @@ impl Writer {
     }
 
     fn mark(&mut self, pairs: Vec<Pair>) {
-        let again = self.suspects.pairs.iter().any(|pair| pairs.contains(pair));
-        let deaths = if again { self.suspects.deaths } else { 0 };
-        if let Err(error) = small::write_marker(&self.dir, &Marker { deaths, pairs }) {
+        if let Err(error) = small::write_marker(&self.dir, &self.suspects.mark(pairs)) {
             self.failed("the marker can't be written", &error);
         }
     }
