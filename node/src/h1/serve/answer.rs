@@ -16,8 +16,8 @@ use super::{Server, Service};
 use crate::h1::encode::{self, Encoder, Wire};
 use crate::h1::framing;
 use crate::h1::prefixed::Prefixed;
-use crate::h1::upgrade::{self, Upgraded};
-use crate::h1::{AnswerBody, BodyError, Refused};
+use crate::h1::{AnswerBody, BodyError, Refused, Upgraded};
+use crate::relay;
 
 /// An answer on its way.
 struct Writing<B> {
@@ -184,7 +184,7 @@ where
         let Some(shared) = Arc::into_inner(self.shared) else { return Ok(()) };
         let inner = shared.into_inner();
         let client = Prefixed { prefix: inner.input, inner: inner.stream };
-        let copied = upgrade::copy(client, &upgraded, self.settings.timer, self.settings.idle_timeout).await;
+        let copied = relay::copy(client, &upgraded, self.settings.timer, relay::IDLE).await;
         // The exchange lasts as long as the streams do.
         drop(body);
         copied
