@@ -137,6 +137,7 @@ impl<'a> Forward<'a> {
             exclude: &tried.refused,
             client: self.sender.connection.client_address(&self.parts.headers),
             limit: self.context.max_requests_per_endpoint,
+            may_try: true,
         };
         pick(self.port, &asked)
     }

@@ -167,6 +167,8 @@ impl Job {
             exclude: &tried.refused,
             client: self.connection.client_address(&self.parts.headers),
             limit: context.max_requests_per_endpoint,
+            // A copy says nothing of how its endpoint fares.
+            may_try: false,
         };
         match pick(port, &asked) {
             Picked::Endpoint(endpoint) => Some(endpoint),
