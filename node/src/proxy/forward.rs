@@ -247,6 +247,8 @@ impl<'a> Forward<'a> {
                 }
                 pause = self.pause_after_loss(tried);
             }
+            // Nobody can answer what has not come.
+            Failed::Late if self.body.awaited() => return Then::Answer(answer::CLIENT_SLOW),
             Failed::Late => {
                 self.blame(endpoint, exchange);
                 // Without a rule's word nobody wants to wait as long again.

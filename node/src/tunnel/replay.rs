@@ -32,6 +32,8 @@ struct State {
     read: u64,
     trailers: Option<HeaderMap>,
     ended: bool,
+    /// More was asked for, and has not come: it is the sender that is waited for.
+    awaited: bool,
     /// Nothing more is kept: the request has arrived, or the limit was reached.
     forgotten: bool,
     /// The body itself broke off.
@@ -68,6 +70,7 @@ impl Replay {
             read: 0,
             trailers: None,
             ended: false,
+            awaited: false,
             forgotten: false,
             broke: false,
             turn: 0,
@@ -106,6 +109,11 @@ impl Replay {
     /// The body is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// Whoever sends the body is waited for; false where nobody reads what has come.
+    pub fn awaited(&self) -> bool {
+        self.0.as_ref().is_some_and(|shared| lock(shared).awaited)
     }
 
     /// The body broke off: whoever sent it is to blame for what failed.
@@ -188,6 +196,7 @@ impl State {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.awaited = polled.is_pending();
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
