@@ -266,7 +266,8 @@ impl Body for Attempt {
         let rest = state.body.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + unread);
-        if let Some(upper) = rest.upper() {
+        // An exact size would say that nothing follows: trailers need a body that ends by itself.
+        if let Some(upper) = rest.upper().filter(|_| state.trailers.is_none()) {
             hint.set_upper(upper + unread);
         }
         hint
@@ -310,7 +311,9 @@ mod tests {
         let collected = second.collect().await.unwrap();
         assert_eq!(collected.trailers().unwrap().len(), 1);
         assert_eq!(collected.to_bytes().len(), 30);
-        let third = replay.attempt().unwrap().collect().await.unwrap();
+        let third = replay.attempt().unwrap();
+        assert_eq!(third.size_hint().exact(), None, "trailers follow");
+        let third = third.collect().await.unwrap();
         assert_eq!(third.trailers().unwrap().len(), 1);
         assert_eq!(third.to_bytes().len(), 30);
         drop((first, replay));
