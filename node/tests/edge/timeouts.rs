@@ -51,7 +51,7 @@ async fn a_client_that_sends_too_slowly_is_a_408_and_no_fault_of_the_backend() {
         assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("client_slow"), "{answer}");
     }
     assert_eq!(shaky.requests(), 6, "it was never left out");
-    until("it is counted", || mesh.metrics().contains("reason=\"client_slow\"")).await;
+    until("it is counted", || mesh.metrics().contains("reason=\"client_slow\"} 6")).await;
     // All of it came: the backend is what is waited for.
     let mut stream = TcpStream::connect(address).await.unwrap();
     let whole = b"POST /x HTTP/1.1\r\nHost: s\r\nConnection: close\r\nContent-Length: 4\r\n\r\nhalf";
