@@ -153,7 +153,9 @@ where
                     return Poll::Ready(Err("too many interim responses".into()));
                 }
                 if let Some(interim) = interim {
-                    interim.put(parts.status, parts.headers);
+                    let mut headers = parts.headers;
+                    meshgate_core::sanitize::interim(&mut headers);
+                    interim.put(parts.status, headers);
                 }
             }
             match poll_fill(&mut self.stream, &mut self.input, READ, cx) {

@@ -123,7 +123,14 @@ pub(super) fn response(
 ) -> Encoder {
     let buffer = out.buffer();
     status_line(head.status, buffer);
-    fields(&head.headers, buffer);
+    if head.status == StatusCode::NO_CONTENT && head.headers.contains_key(CONTENT_LENGTH) {
+        // RFC 9110 8.6: not here, whatever a pod says.
+        let mut others = head.headers.clone();
+        others.remove(CONTENT_LENGTH);
+        fields(&others, buffer);
+    } else {
+        fields(&head.headers, buffer);
+    }
     if !head.headers.contains_key(DATE) {
         buffer.extend_from_slice(b"date: ");
         date::append(buffer);

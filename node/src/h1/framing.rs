@@ -50,8 +50,8 @@ pub(super) fn has_body(method: &Method, status: StatusCode) -> bool {
 
 /// Whether the sender of this head wants to go on with the connection.
 pub(super) fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
-    let said = headers.get_all(CONNECTION);
-    if version == Version::HTTP_11 { !names(said, b"close") } else { names(said, b"keep-alive") }
+    let said = |token| has_token(headers, CONNECTION, token);
+    !said(b"close") && (version == Version::HTTP_11 || said(b"keep-alive"))
 }
 
 /// Whether a list has a token.

@@ -156,6 +156,7 @@ fn connections_live_as_long_as_the_head_says() {
     assert!(keeps(Version::HTTP_11, &[]) && !keeps(Version::HTTP_10, &[]));
     assert!(!keeps(Version::HTTP_11, &[("connection", "x, Close")]));
     assert!(keeps(Version::HTTP_10, &[("connection", "Keep-Alive")]));
+    assert!(!keeps(Version::HTTP_10, &[("connection", "keep-alive, close")]));
 }
 
 /// The data, the trailers, what is left.
@@ -271,6 +272,7 @@ fn answers_are_framed_by_what_is_known() {
         (200, &[], Some(3), v0, Method::GET, "200 OK\r\ncontent-length: 3\r\nconnection: keep-alive\r\n\r\nabc", true),
         (200, &[("content-length", "9")], None, v1, Method::HEAD, "200 OK\r\ncontent-length: 9\r\n\r\n", true),
         (204, &[], None, v1, Method::GET, "204 No Content\r\n\r\n", true),
+        (204, &[("content-length", "0")], None, v1, Method::GET, "204 No Content\r\n\r\n", true),
         (304, &[("content-length", "9")], None, v1, Method::GET, "304 Not Modified\r\ncontent-length: 9\r\n\r\n", true),
         (
             200,

@@ -12,6 +12,7 @@ mod spiffe;
 mod tls;
 mod trust;
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +34,13 @@ pub struct NodeName(pub Arc<str>);
 impl fmt::Display for NodeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// For look-ups by what is no name of its own: equal, ordered and hashed as the text is.
+impl Borrow<str> for NodeName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

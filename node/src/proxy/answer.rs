@@ -161,6 +161,16 @@ pub const CLIENT_BROKEN: Answer = Answer {
     text: "the request's body broke off or is not valid HTTP; the backend may have seen its start",
 };
 
+/// The request's time was over before all of its body had come. No fault of a backend.
+pub const CLIENT_SLOW: Answer = Answer {
+    status: StatusCode::REQUEST_TIMEOUT,
+    reason: "client_slow",
+    location: None,
+    close: true,
+    more: None,
+    text: "the request's body did not come in time; the backend may have seen its start",
+};
+
 /// The backend broke off.
 pub const UPSTREAM_BROKEN: Answer = Answer::error(
     StatusCode::BAD_GATEWAY,

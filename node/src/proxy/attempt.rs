@@ -81,7 +81,7 @@ impl Sender<'_> {
         let context = self.local.context();
         match &endpoint.node {
             Some(node) if **node == *context.node.0 => Via::Local,
-            Some(node) if context.expected.load().contains(&NodeName(Arc::clone(node))) => Via::Tunnel,
+            Some(node) if context.expected.load().contains(&**node) => Via::Tunnel,
             _ => Via::Direct,
         }
     }

@@ -214,7 +214,15 @@ impl Exchange {
             via: self.via,
             backend: self.backend,
         };
-        self.local.context().metrics.finished(&self.connection.gateway, self.rule.as_deref(), &end);
+        let unrouted;
+        let rule = match &self.rule {
+            Some(rule) => rule,
+            None => {
+                unrouted = self.local.view().unrouted(&self.connection.gateway);
+                &unrouted
+            }
+        };
+        self.local.context().metrics.finished(rule, &end);
         if let Some(mut record) = self.record.take() {
             record.status = self.status.map_or(0, |status| status.as_u16());
             record.reason = self.reason;

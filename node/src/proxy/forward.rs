@@ -138,6 +138,7 @@ impl<'a> Forward<'a> {
             exclude: &tried.refused,
             client: self.sender.connection.client_address(&self.parts.headers),
             limit: self.context.max_requests_per_endpoint,
+            may_try: true,
         };
         pick(self.port, &asked)
     }
@@ -247,6 +248,8 @@ impl<'a> Forward<'a> {
                 }
                 pause = self.pause_after_loss(tried);
             }
+            // Nobody can answer what has not come.
+            Failed::Late if self.body.awaited() => return Then::Answer(answer::CLIENT_SLOW),
             Failed::Late => {
                 self.blame(endpoint, exchange);
                 // Without a rule's word nobody wants to wait as long again.

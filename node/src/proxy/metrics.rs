@@ -229,6 +229,8 @@ struct Series {
     backend: String,
     /// By class of the status and protocol, for requests that went as they should.
     ok: [[OnceLock<Counter>; 2]; 6],
+    /// The same by reason, for those that did not. Few: each is searched for in turn.
+    others: Mutex<Vec<(&'static str, usize, usize, Counter)>>,
     duration: OnceLock<Latency>,
 }
 
@@ -345,8 +347,8 @@ impl ProxyMetrics {
         self.total.hosted.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request came to its end. `rule` is `None` where no rule matched.
-    pub fn finished(&self, gateway: &Key, rule: Option<&RuleMetrics>, end: &End) {
+    /// A request came to its end.
+    pub fn finished(&self, rule: &RuleMetrics, end: &End) {
         self.total.requests.fetch_add(1, Ordering::Relaxed);
         let way = match end.via {
             Some(Via::Local) => Some(&self.total.local),
@@ -360,10 +362,7 @@ impl ProxyMetrics {
             self.total.failed.fetch_add(1, Ordering::Relaxed);
         }
         self.own_time.observe(end.own);
-        match rule {
-            Some(rule) => rule.finished(self, end),
-            None => RuleMetrics::named(short(gateway), String::new(), String::new()).finished(self, end),
-        }
+        rule.finished(self, end);
     }
 
     /// Totals since the start.
@@ -380,6 +379,11 @@ impl ProxyMetrics {
 }
 
 impl RuleMetrics {
+    /// Of a Gateway's requests that no rule matched.
+    pub fn unrouted(gateway: &Key) -> Self {
+        RuleMetrics::named(short(gateway), String::new(), String::new())
+    }
+
     fn named(gateway: String, route: String, rule: String) -> Self {
         RuleMetrics { gateway, route, rule, none: Series::default(), backends: Vec::new() }
     }
@@ -398,9 +402,7 @@ impl RuleMetrics {
             Some(slot) => {
                 slot.get_or_init(|| self.counter(metrics, series, (class, protocol), OK)).inc();
             }
-            None => {
-                self.counter(metrics, series, (class, protocol), end.reason).inc();
-            }
+            None => self.other(metrics, series, (class, protocol), end.reason),
         }
         let labels = || DurationLabels {
             reporter: "edge",
@@ -409,6 +411,19 @@ impl RuleMetrics {
             backend: series.backend.clone(),
         };
         series.duration.get_or_init(|| metrics.durations.get(&labels())).observe(end.duration);
+    }
+
+    /// Counts a request that did not go as it should: resolved once, like the others.
+    fn other(&self, metrics: &ProxyMetrics, series: &Series, (class, protocol): (usize, usize), reason: &'static str) {
+        let mut others = lock(&series.others);
+        let same = |known: &&(&str, usize, usize, Counter)| (known.0, known.1, known.2) == (reason, class, protocol);
+        if let Some((.., counter)) = others.iter().find(same) {
+            counter.inc();
+            return;
+        }
+        let counter = self.counter(metrics, series, (class, protocol), reason);
+        counter.inc();
+        others.push((reason, class, protocol, counter));
     }
 
     fn counter(

@@ -32,15 +32,20 @@ const MAX_ANSWER: usize = 1024 * 1024;
 
 /// Copies on their way on a thread.
 #[derive(Debug, Default)]
-pub struct Mirrors(Arc<AtomicUsize>);
+pub struct Mirrors {
+    count: Arc<AtomicUsize>,
+    /// Bytes of their bodies that are kept. Not those of requests: a copy must never be why a
+    /// request can't be sent again. Bounded by the number of copies, too.
+    retained: Arc<AtomicUsize>,
+}
 
 /// A place for one copy.
 struct Place(Arc<AtomicUsize>);
 
 impl Mirrors {
     fn place(&self) -> Option<Place> {
-        let taken = self.0.fetch_add(1, Ordering::Relaxed);
-        let place = Place(Arc::clone(&self.0));
+        let taken = self.count.fetch_add(1, Ordering::Relaxed);
+        let place = Place(Arc::clone(&self.count));
         (taken < MAX_COPIES).then_some(place)
     }
 }
@@ -84,7 +89,7 @@ impl Original<'_> {
             service: service.clone(),
             port: *port,
             parts: clone(self.parts),
-            body: Replay::new(body, &self.local.context().retained),
+            body: Replay::new(body, &self.local.mirrors.retained),
         };
         let limit = limit(self.timeouts);
         let local = Arc::clone(self.local);
@@ -167,6 +172,8 @@ impl Job {
             exclude: &tried.refused,
             client: self.connection.client_address(&self.parts.headers),
             limit: context.max_requests_per_endpoint,
+            // A copy says nothing of how its endpoint fares.
+            may_try: false,
         };
         match pick(port, &asked) {
             Picked::Endpoint(endpoint) => Some(endpoint),

@@ -16,6 +16,8 @@ pub struct View {
     /// By address of the rule's action, which stays in place as long as the table lives; a rule
     /// has counters for each gateway that it is attached to.
     rules: Mutex<HashMap<usize, Vec<OfGateway>>>,
+    /// Counters of requests that no rule matched.
+    unrouted: Mutex<Vec<OfGateway>>,
 }
 
 /// A rule's counters for one gateway.
@@ -24,19 +26,27 @@ type OfGateway = (Key, Arc<RuleMetrics>);
 impl View {
     /// A view without cached counters.
     pub fn new(table: Arc<Table>) -> Self {
-        View { table, rules: Mutex::new(HashMap::new()) }
+        View { table, rules: Mutex::default(), unrouted: Mutex::default() }
     }
 
     /// The counters of a rule.
     pub fn rule(&self, metrics: &ProxyMetrics, gateway: &Key, matched: &Matched<'_>) -> Arc<RuleMetrics> {
         let address = std::ptr::from_ref(matched.action) as usize;
         let mut rules = lock(&self.rules);
-        let of_rule = rules.entry(address).or_default();
-        if let Some((_, counters)) = of_rule.iter().find(|(known, _)| known == gateway) {
-            return Arc::clone(counters);
-        }
-        let counters = Arc::new(metrics.rule(gateway, matched));
-        of_rule.push((gateway.clone(), Arc::clone(&counters)));
-        counters
+        cached(rules.entry(address).or_default(), gateway, || metrics.rule(gateway, matched))
     }
+
+    /// The counters of a Gateway's requests that no rule matched.
+    pub fn unrouted(&self, gateway: &Key) -> Arc<RuleMetrics> {
+        cached(&mut lock(&self.unrouted), gateway, || RuleMetrics::unrouted(gateway))
+    }
+}
+
+fn cached(known: &mut Vec<OfGateway>, gateway: &Key, make: impl FnOnce() -> RuleMetrics) -> Arc<RuleMetrics> {
+    if let Some((_, counters)) = known.iter().find(|(known, _)| known == gateway) {
+        return Arc::clone(counters);
+    }
+    let counters = Arc::new(make());
+    known.push((gateway.clone(), Arc::clone(&counters)));
+    counters
 }

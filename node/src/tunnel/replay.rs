@@ -33,6 +33,8 @@ struct State {
     read: u64,
     trailers: Option<HeaderMap>,
     ended: bool,
+    /// More was asked for, and has not come: it is the sender that is waited for.
+    awaited: bool,
     /// Nothing more is kept: the request has arrived, or the limit was reached.
     forgotten: bool,
     /// The body itself broke off.
@@ -73,6 +75,7 @@ impl Replay {
             read: 0,
             trailers: None,
             ended: false,
+            awaited: false,
             forgotten: false,
             broke: false,
             turn: 0,
@@ -122,6 +125,11 @@ impl Replay {
     /// The body is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// Whoever sends the body is waited for; false where nobody reads what has come.
+    pub fn awaited(&self) -> bool {
+        self.0.as_ref().is_some_and(|shared| lock(shared).awaited)
     }
 
     /// The body broke off: whoever sent it is to blame for what failed.
@@ -216,6 +224,7 @@ impl State {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.awaited = polled.is_pending();
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
@@ -285,7 +294,8 @@ impl Body for Attempt {
         let rest = state.body.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + unread);
-        if let Some(upper) = rest.upper() {
+        // An exact size would say that nothing follows: trailers need a body that ends by itself.
+        if let Some(upper) = rest.upper().filter(|_| state.trailers.is_none()) {
             hint.set_upper(upper + unread);
         }
         hint
@@ -329,7 +339,9 @@ mod tests {
         let collected = second.collect().await.unwrap();
         assert_eq!(collected.trailers().unwrap().len(), 1);
         assert_eq!(collected.to_bytes().len(), 30);
-        let third = replay.attempt().unwrap().collect().await.unwrap();
+        let third = replay.attempt().unwrap();
+        assert_eq!(third.size_hint().exact(), None, "trailers follow");
+        let third = third.collect().await.unwrap();
         assert_eq!(third.trailers().unwrap().len(), 1);
         assert_eq!(third.to_bytes().len(), 30);
         drop((first, replay));

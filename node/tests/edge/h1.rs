@@ -226,7 +226,7 @@ async fn a_client_that_closed_its_side_gets_its_answer_and_one_that_reset_ends_i
 async fn interim_answers_come_first_and_other_bytes_of_a_backend_never() {
     let (mesh, address) = with_backend(|mut stream| async move {
         while !read_head(&mut stream).await.is_empty() {
-            let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+            let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\n";
             let answer = format!("{hints}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\nPOISON");
             stream.write_all(answer.as_bytes()).await.unwrap();
         }

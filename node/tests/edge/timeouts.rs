@@ -42,6 +42,26 @@ async fn a_backend_that_does_not_answer_in_time_is_a_504() {
 }
 
 #[tokio::test]
+async fn a_client_that_sends_too_slowly_is_a_408_and_no_fault_of_the_backend() {
+    let (mesh, address, shaky) = timed(Some(150), None, Act::Hang).await;
+    for _ in 0..6 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"POST /x HTTP/1.1\r\nHost: s\r\nContent-Length: 10\r\n\r\nhalf").await.unwrap();
+        let answer = read_to_end(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("client_slow"), "{answer}");
+    }
+    assert_eq!(shaky.requests(), 6, "it was never left out");
+    until("it is counted", || mesh.metrics().contains("reason=\"client_slow\"} 6")).await;
+    // All of it came: the backend is what is waited for.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let whole = b"POST /x HTTP/1.1\r\nHost: s\r\nConnection: close\r\nContent-Length: 4\r\n\r\nhalf";
+    stream.write_all(whole).await.unwrap();
+    let answer = read_to_end(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
+    mesh.stop().await;
+}
+
+#[tokio::test]
 async fn an_answer_that_goes_on_for_too_long_is_cut() {
     for (request, backend_request) in [(Some(300), None), (None, Some(300))] {
         let (mesh, address, _shaky) = timed(request, backend_request, Act::Drip).await;

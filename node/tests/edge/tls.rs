@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use meshgate_core::snapshot::{AppProtocol, Certificate, HostPattern};
@@ -15,6 +16,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -241,6 +243,28 @@ async fn a_request_right_after_the_handshake_is_answered_although_the_listener_c
 }
 
 #[tokio::test]
+async fn clients_that_fall_silent_after_their_hello_give_their_places_back() {
+    let a = Backend::start("a").await;
+    let config = EdgeConfig { threads: 1, handshake_timeout: Duration::from_secs(60), ..EdgeConfig::default() };
+    let (mesh, address, _) = two_hosts(Options { config, ..Options::default() }, &a).await;
+    let mut silent = Vec::new();
+    for _ in 0..260 {
+        let config = Arc::new(client(&rustls::version::TLS13, &[]).with_no_client_auth());
+        let name = ServerName::try_from("a.example").unwrap();
+        let mut hello = Vec::new();
+        rustls::ClientConnection::new(config, name).unwrap().write_tls(&mut hello).unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&hello).await.unwrap();
+        silent.push(stream);
+    }
+    let stream = connect(address, "a.example", &[b"http/1.1"], &rustls::version::TLS13);
+    let stream = tokio::time::timeout(Duration::from_secs(20), stream).await.unwrap().unwrap();
+    assert_eq!(Client::h1_over(stream).await.get("https://a.example/x").await.status, 200);
+    drop(silent);
+    mesh.stop().await;
+}
+
+#[tokio::test]
 async fn silent_connections_take_no_place_from_others() {
     let a = Backend::start("a").await;
     let config = EdgeConfig { threads: 1, ..EdgeConfig::default() };
@@ -251,7 +275,7 @@ async fn silent_connections_take_no_place_from_others() {
     }
     until("all are accepted", || mesh.stats.active.load(Ordering::Relaxed) >= 300).await;
     let stream = connect(address, "a.example", &[b"http/1.1"], &rustls::version::TLS13);
-    let stream = tokio::time::timeout(std::time::Duration::from_secs(5), stream).await.unwrap().unwrap();
+    let stream = tokio::time::timeout(Duration::from_secs(5), stream).await.unwrap().unwrap();
     assert_eq!(Client::h1_over(stream).await.get("https://a.example/x").await.status, 200);
     drop(silent);
     mesh.stop().await;

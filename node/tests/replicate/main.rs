@@ -42,7 +42,7 @@ async fn followers_get_deltas_and_acknowledge() {
     let [b, c] = followers;
     b.stop().await;
     let mut map = leader.handles.followers.clone();
-    let left = map.wait_for(|map| !map[&"b".into()].connected && map[&"c".into()].connected);
+    let left = map.wait_for(|map| !map["b"].connected && map["c"].connected);
     tokio::time::timeout(WAIT, left).await.unwrap();
     c.stop().await;
     leader.stop().await;
@@ -156,9 +156,9 @@ async fn acknowledgements_tell_what_is_held_and_what_is_live() {
     // Nothing is live yet: after a while the follower says what is known.
     let mut followers = leader.handles.followers.clone();
     let id = history.id;
-    let told = followers.wait_for(|map| map.get(&"b".into()).is_some_and(|one| one.ack.applied == id));
+    let told = followers.wait_for(|map| map.get("b").is_some_and(|one| one.ack.applied == id));
     tokio::time::timeout(WAIT, told).await.unwrap();
-    let ack = leader.handles.followers.snapshot()[&"b".into()].ack.clone();
+    let ack = leader.handles.followers.snapshot()["b"].ack.clone();
     assert_eq!(ack.live, HeadId::default());
     assert!(ack.table_ok && ack.holds(&bad.key) && !ack.holds(&put("good", 0).key));
     let held = follower.handles.applied.borrow().as_ref().unwrap().held.clone();
@@ -170,19 +170,19 @@ async fn acknowledgements_tell_what_is_held_and_what_is_live() {
     let error = BindError { gateway: gateway.clone(), listener, address, message };
     follower.live.send_replace(LiveReport { head: id, bind_errors: vec![error.clone()], ..LiveReport::default() });
     leader.acknowledged(id, &["b"]).await;
-    assert_eq!(leader.handles.followers.snapshot()[&"b".into()].ack.bind_errors, [error]);
+    assert_eq!(leader.handles.followers.snapshot()["b"].ack.bind_errors, [error]);
     let held = Held { key: gateway.clone(), reason: "no key".to_owned() };
     follower.live.send_replace(LiveReport { head: id, held: vec![held.clone()], ..LiveReport::default() });
-    let cured = followers.wait_for(|map| map[&"b".into()].ack.bind_errors.is_empty());
+    let cured = followers.wait_for(|map| map["b"].ack.bind_errors.is_empty());
     tokio::time::timeout(WAIT, cured).await.unwrap();
-    let ack = leader.handles.followers.snapshot()[&"b".into()].ack.clone();
+    let ack = leader.handles.followers.snapshot()["b"].ack.clone();
     assert!(ack.holds(&gateway) && ack.holds(&bad.key) && ack.held_total == 2);
 
     // The bad one is replaced: nothing is held any more.
     follower.live.send_replace(LiveReport::always());
     leader.handles.commits.send(history.commit(vec![put("bad", 0)])).await.unwrap();
     leader.acknowledged(history.id, &["b"]).await;
-    assert_eq!(leader.handles.followers.snapshot()[&"b".into()].ack.held, []);
+    assert_eq!(leader.handles.followers.snapshot()["b"].ack.held, []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

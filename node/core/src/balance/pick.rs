@@ -24,6 +24,9 @@ pub struct Asked<'a> {
     pub client: IpAddr,
     /// Requests in flight that an endpoint may have.
     pub limit: u32,
+    /// The request may be the one that tries whether an ejected endpoint is back. Whoever takes
+    /// that must say how it went.
+    pub may_try: bool,
 }
 
 /// What a pick brought.
@@ -51,7 +54,7 @@ pub fn pick<'p>(port: &'p ServicePort, asked: &Asked<'_>) -> Picked<'p> {
     for endpoints in [preferred, others] {
         let sound = |standing| matches!(standing, Standing::Good | Standing::HalfOpen);
         match best(port, endpoints, asked, sound) {
-            Some(endpoint) if endpoint.state.standing(asked.now, asked.limit) != Standing::HalfOpen => {
+            Some(endpoint) if asked.standing(endpoint) != Standing::HalfOpen => {
                 return Picked::Endpoint(endpoint);
             }
             Some(endpoint) if endpoint.state.claim(asked.now) => return Picked::Endpoint(endpoint),
@@ -63,7 +66,7 @@ pub fn pick<'p>(port: &'p ServicePort, asked: &Asked<'_>) -> Picked<'p> {
             None => {}
         }
     }
-    let full = |endpoint: &Endpoint| endpoint.state.standing(asked.now, asked.limit) == Standing::Full;
+    let full = |endpoint: &Endpoint| asked.standing(endpoint) == Standing::Full;
     match best(port, &port.endpoints, asked, |standing| standing != Standing::Full) {
         Some(endpoint) => Picked::Endpoint(endpoint),
         None if port.endpoints.iter().any(|endpoint| full(endpoint) && !asked.excludes(endpoint)) => Picked::Full,
@@ -84,6 +87,14 @@ pub fn failed(port: &ServicePort, endpoint: &Endpoint, now: u64) -> bool {
 }
 
 impl Asked<'_> {
+    /// An endpoint's standing for this request.
+    fn standing(&self, endpoint: &Endpoint) -> Standing {
+        match endpoint.state.standing(self.now, self.limit) {
+            Standing::HalfOpen if !self.may_try => Standing::Out,
+            standing => standing,
+        }
+    }
+
     fn excludes(&self, endpoint: &Endpoint) -> bool {
         self.exclude.contains(&endpoint.address)
     }
@@ -94,7 +105,7 @@ fn quick<'p>(port: &ServicePort, endpoints: &'p [Endpoint], asked: &Asked<'_>) -
     if !asked.exclude.is_empty() || port.affinity != SessionAffinity::None {
         return None;
     }
-    let good = |endpoint: &&Endpoint| match endpoint.state.standing(asked.now, asked.limit) {
+    let good = |endpoint: &&Endpoint| match asked.standing(endpoint) {
         Standing::Good => true,
         Standing::HalfOpen => endpoint.state.claim(asked.now),
         Standing::Out | Standing::Full => false,
@@ -124,9 +135,8 @@ fn best<'p>(
     asked: &Asked<'_>,
     will_do: impl Fn(Standing) -> bool,
 ) -> Option<&'p Endpoint> {
-    let mut candidates = endpoints
-        .iter()
-        .filter(|endpoint| !asked.excludes(endpoint) && will_do(endpoint.state.standing(asked.now, asked.limit)));
+    let mut candidates =
+        endpoints.iter().filter(|endpoint| !asked.excludes(endpoint) && will_do(asked.standing(endpoint)));
     if port.affinity != SessionAffinity::None {
         return candidates.max_by_key(|endpoint| score(asked.client, endpoint.address));
     }
@@ -185,7 +195,7 @@ mod tests {
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 
     fn asked(now: u64, entropy: u64, exclude: &[SocketAddr]) -> Asked<'_> {
-        Asked { now, entropy, exclude, client: CLIENT, limit: 100 }
+        Asked { now, entropy, exclude, client: CLIENT, limit: 100, may_try: true }
     }
 
     fn one<'p>(port: &'p ServicePort, asked: &Asked<'_>) -> Option<&'p Endpoint> {
@@ -267,6 +277,20 @@ mod tests {
         assert_eq!(picks(&port, later, &[]).get(&port.endpoints[0].address), Some(&1));
         port.endpoints[0].state.succeeded(later, later);
         assert!(picks(&port, later, &[]).get(&port.endpoints[0].address).is_some_and(|count| *count > 1_000));
+    }
+
+    #[test]
+    fn who_may_not_try_takes_no_trial() {
+        let port = port(4);
+        assert!(eject(&port, 0, S));
+        let later = S + EJECTION + S;
+        for entropy in spread(1_000) {
+            let picked = one(&port, &Asked { may_try: false, ..asked(later, entropy, &[]) }).unwrap();
+            assert_ne!(picked.address, port.endpoints[0].address);
+        }
+        let alone: Vec<SocketAddr> = port.endpoints[1..].iter().map(|endpoint| endpoint.address).collect();
+        assert!(one(&port, &Asked { may_try: false, ..asked(later, 1, &alone) }).is_some(), "better than none");
+        assert_eq!(picks(&port, later, &[]).get(&port.endpoints[0].address), Some(&1), "the trial is still there");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use http::{Method, StatusCode, request};
 
 use headers::Survey;
 pub use hops::{Cidr, client_address};
-pub use response::{response, trailers};
+pub use response::{interim, response, trailers};
 
 /// Header fields in one message, at most; more are answered with 431 (or 502).
 pub const HEADER_COUNT: usize = 100;

@@ -1,6 +1,6 @@
 //! The mirror: what a backend says is checked as strictly as what a client says.
 
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRAILER, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode, response};
 
 use super::headers::Survey;
@@ -45,4 +45,14 @@ pub fn trailers(fields: &mut HeaderMap) {
     const HEAD_ONLY: [&str; 4] = ["content-encoding", "content-range", "set-cookie", "www-authenticate"];
     headers::strip(fields, &[]);
     headers::remove_where(fields, |name| headers::is_end_to_end(name) || HEAD_ONLY.contains(&name.as_str()));
+}
+
+/// Removes from an interim response what concerns one connection or no body at all: hop-by-hop
+/// fields and those that `Connection` names, framing, and what only the mesh says of itself.
+pub fn interim(fields: &mut HeaderMap) {
+    let named = headers::named_by_connection(fields).unwrap_or_default();
+    headers::strip(fields, &named);
+    headers::remove_where(fields, |name| {
+        *name == CONTENT_LENGTH || *name == TRAILER || name.as_str().starts_with("x-meshgate-")
+    });
 }

@@ -315,3 +315,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn interim_responses_keep_what_is_for_the_client() {
+    let mut fields = HeaderMap::new();
+    for (name, value) in [
+        ("link", "</a.css>; rel=preload"),
+        ("connection", "x-hop, close"),
+        ("x-hop", "1"),
+        ("keep-alive", "timeout=5"),
+        ("upgrade", "h2c"),
+        ("transfer-encoding", "chunked"),
+        ("content-length", "5"),
+        ("trailer", "x"),
+        ("x-meshgate-via", "tunnel"),
+    ] {
+        fields.append(name, HeaderValue::from_static(value));
+    }
+    interim(&mut fields);
+    assert_eq!(fields.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["link"]);
+}

@@ -1,7 +1,9 @@
 //! The TLS handshake of one connection, and why it fails.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -22,6 +24,10 @@ const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain
 
 /// Bytes read from such a client before the connection is closed.
 const MAX_PLAIN: u64 = 64 * 1024;
+
+/// How long a handshake keeps its place. What costs is done at once; a client that then says nothing
+/// may go on without, for as long as the whole handshake may take.
+const HELD: Duration = Duration::from_secs(2);
 
 /// Why a handshake failed.
 #[derive(Debug)]
@@ -84,7 +90,7 @@ async fn handshake(
     }
     let mut start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
     // Only now: who says nothing takes no place.
-    let _place = worker.handshakes.acquire().await.map_err(io::Error::other)?;
+    let place = worker.handshakes.acquire().await.map_err(io::Error::other)?;
     let name = start.client_hello().server_name().unwrap_or_default().to_ascii_lowercase();
     let table = worker.local.table();
     let selected = worker.certificates.select(&table, &info.gateway, info.port, Some(&name));
@@ -92,7 +98,14 @@ async fn handshake(
     info.sni = Some(name);
     match selected {
         Ok(made) => {
-            let stream = start.into_stream(Arc::clone(&made.config)).await?;
+            let mut accepting = pin!(start.into_stream(Arc::clone(&made.config)));
+            let stream = match tokio::time::timeout(HELD, &mut accepting).await {
+                Ok(accepted) => accepted?,
+                Err(_) => {
+                    drop(place);
+                    accepting.await?
+                }
+            };
             let session = stream.get_ref().1;
             info.tls_version = session.protocol_version().map(version_name);
             let chain = session.peer_certificates();
