@@ -44,8 +44,8 @@ fn pseudo() -> Vec<Case> {
         ("CONNECT", of(&[(":method", "CONNECT"), (":authority", "a:443")]), Refused),
         ("CONNECT with a path", of(&[(":method", "CONNECT"), scheme, path, authority]), Refused),
         (
-            "extended CONNECT",
-            of(&[(":method", "CONNECT"), (":protocol", "websocket"), scheme, path, authority]),
+            "extended CONNECT for what is no Upgrade",
+            of(&[(":method", "CONNECT"), (":protocol", "connect-udp"), scheme, path, authority]),
             Refused,
         ),
         ("a star for OPTIONS", of(&[(":method", "OPTIONS"), scheme, (":path", "*"), authority]), Status(404)),
