@@ -12,6 +12,7 @@ pub mod h1;
 pub mod identity;
 pub mod proxy;
 pub mod reconcile;
+pub mod relay;
 pub mod replicate;
 pub mod telemetry;
 pub mod timer;

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use meshgate_node::drain::{self, DrainControl, Phase};
 use meshgate_node::identity::{InstanceId, KeyStore};
 use meshgate_node::reconcile::elect::{self, Candidate};
 use meshgate_node::reconcile::{LeaderHandle, ReconcileConfig, ReplicaView, start};
-use meshgate_wire::{Commit, Ed25519Signer, Snapshot, decode};
+use meshgate_wire::{Commit, Ed25519Signer, HeadSigner, Snapshot, decode};
 use tokio::sync::{mpsc, watch};
 
 const SERVICE: &str = "\
@@ -96,7 +97,24 @@ struct Running {
     tasks: Vec<tokio::task::JoinHandle<anyhow::Result<()>>>,
 }
 
+/// Signs until it is told not to.
+struct Moody(Ed25519Signer, Arc<AtomicBool>);
+
+impl HeadSigner for Moody {
+    fn certificate(&self) -> &[u8] {
+        self.0.certificate()
+    }
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String> {
+        if self.1.load(Ordering::Relaxed) { Err("no hand to sign with".to_owned()) } else { self.0.sign(message) }
+    }
+}
+
 fn reconciler(folder: &Path, instance: u64, applied: &Applied) -> Running {
+    moody_reconciler(folder, instance, applied, &Arc::default())
+}
+
+fn moody_reconciler(folder: &Path, instance: u64, applied: &Applied, refuses: &Arc<AtomicBool>) -> Running {
+    let refuses = Arc::clone(refuses);
     let (control, drain) = drain::channel();
     let (terms_sender, terms) = watch::channel(None);
     let candidate = Candidate {
@@ -111,10 +129,10 @@ fn reconciler(folder: &Path, instance: u64, applied: &Applied) -> Running {
         source: folder.join("source"),
         last_good: folder.join("run/last-good"),
         replica: Arc::new(applied.clone()),
-        signer: Arc::new(|_| {
+        signer: Arc::new(move |_| {
             let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
             let signer = Ed25519Signer::from_pkcs8(key.serialized_der(), Bytes::from_static(b"certificate"));
-            Ok(Box::new(signer?) as Box<_>)
+            Ok(Box::new(Moody(signer?, Arc::clone(&refuses))) as Box<_>)
         }),
         keys: Arc::new(KeyStore::in_folder(folder.join("keys")).unwrap()),
         commits: sender,
@@ -340,5 +358,37 @@ async fn a_finding_names_the_line_where_its_object_stands_now() {
     running.next(&applied).await;
     running.leader.read_now().await.unwrap();
     assert!(origins(&running).is_empty());
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pass_found_is_kept_though_it_can_not_be_published() {
+    let folder = folders();
+    let (applied, refuses) = (Applied::default(), Arc::default());
+    let mut running = moody_reconciler(folder.path(), 1, &applied, &refuses);
+    let first = running.next(&applied).await.head.id();
+    refuses.store(true, Ordering::Relaxed);
+    write(folder.path(), "route", &route("/cart").replace("name: cart, port: 80", "name: nothing, port: 80"));
+    write(folder.path(), "other", &SERVICE.replace("name: cart", "name: other"));
+    for _ in 0..2 {
+        assert!(running.leader.read_now().await.unwrap_err().contains("no hand"));
+    }
+    running.quiet().await;
+    let codes = |running: &Running| -> Vec<_> { running.leader.book().findings().iter().map(|f| f.code).collect() };
+    let cart = ObjectRef::new(ObjectKind::HttpRoute, "shop", "cart");
+    let other = ObjectRef::new(ObjectKind::Service, "shop", "other");
+    assert_eq!(codes(&running).iter().filter(|code| **code == "MG0503").count(), 1);
+    let found = running.leader.book().findings_of(&cart);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(running.leader.book().knows(&other));
+    assert_eq!(running.leader.book().changed(&cart).unwrap().head, first, "no head shows it yet");
+
+    refuses.store(false, Ordering::Relaxed);
+    let later = running.next(&applied).await.head.id();
+    running.leader.read_now().await.unwrap();
+    assert!(!codes(&running).contains(&"MG0503"));
+    assert_eq!(running.leader.book().findings_of(&cart), found);
+    assert_eq!(running.leader.book().changed(&cart).unwrap().head, later);
+    assert_eq!(running.leader.book().changed(&other).unwrap().head, later);
     running.end().await;
 }

@@ -15,7 +15,7 @@ const ROWS: &[(usize, &[&str])] = &[
     (4, &["edge", "admin"]),
     (3, &["proxy", "replicate"]),
     (2, &["reconcile", "cluster", "tunnel", "h1"]),
-    (1, &["identity", "telemetry"]),
+    (1, &["identity", "telemetry", "relay"]),
     (0, &["config", "drain", "timer"]),
 ];
 
@@ -35,8 +35,10 @@ const IMPURE: &[&str] = &["tokio", "kube", "quinn", "hyper", "rustls", "prost", 
 
 /// Where something is spawned outside `app`, and who ends it.
 const SPAWNS: &[(&str, &str)] = &[
+    ("node/src/edge/connect.rs", "copies for one WebSocket over HTTP/2: ends with its stream"),
     ("node/src/edge/listen.rs", "a listener's acceptor: ended and awaited by the acceptor thread"),
     ("node/src/edge/mod.rs", "the acceptor thread: joined by the edge's future"),
+    ("node/src/edge/streams.rs", "a stream of an HTTP/2 connection: ends with it"),
     ("node/src/edge/worker.rs", "a worker thread: joined by the edge's future"),
     ("node/src/proxy/mirror.rs", "sends one copy of a request: bounded in number and time"),
     ("node/src/proxy/pool/connect.rs", "drives one upstream connection: ends with it"),

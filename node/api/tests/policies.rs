@@ -242,7 +242,10 @@ fn cors_of_ingress_nginx() {
 fn no_annotation_is_ignored_silently() {
     let cases = [
         (("proxy-body-size", "8m"), Severity::Warning, false),
-        (("configuration-snippet", "deny all;"), Severity::Error, false),
+        (("configuration-snippet", "deny all;"), Severity::Error, true),
+        (("server-snippet", "deny all;"), Severity::Error, true),
+        (("auth-snippet", "x"), Severity::Error, true),
+        (("modsecurity-snippet", "x"), Severity::Error, true),
         (("auth-url", "http://auth"), Severity::Error, true),
         (("whitelist-source-range", "10.0.0.0/8"), Severity::Error, true),
         (("ssl-redirect", "maybe"), Severity::Error, false),
@@ -263,6 +266,16 @@ fn no_annotation_is_ignored_silently() {
     assert_eq!(https(&[("ssl-redirect", "false")]), HttpsRedirect::Never);
     assert_eq!(https(&[("meshgate.dev/ssl-redirect", "false"), ("force-ssl-redirect", "true")]), HttpsRedirect::Never);
     assert_eq!(ingress(&[("other.io/x", "y")]).1, []);
+}
+
+#[test]
+fn a_canary_is_no_ingress_of_its_own() {
+    let (made, findings) = ingress(&[("canary", "true")]);
+    assert_eq!(findings, [(Severity::Error, "canary".to_owned())]);
+    assert!(made.paths.is_empty() && made.default_backend.is_none() && made.tls.is_empty() && !made.options.broken);
+    let (made, findings) = ingress(&[("canary", "false")]);
+    assert_eq!(findings, []);
+    assert!(made.default_backend.is_some());
 }
 
 #[test]

@@ -388,22 +388,3 @@ fn names_and_kinds() {
     assert_eq!((other.findings[0].code, other.findings[0].severity), ("MG0004", Severity::Warning));
     assert_eq!(translate(json!([1]), "o").findings[0].code, "MG0005");
 }
-
-#[test]
-fn the_spec_hash_ignores_order_status_and_nulls() {
-    let object = |text: &str| {
-        let mut value: Value = serde_json::from_str(text).unwrap();
-        value["apiVersion"] = json!("v1");
-        value["kind"] = json!("Service");
-        value["metadata"]["name"] = json!("s");
-        translate(value, "").object.unwrap().meta.spec_hash
-    };
-    let one = object(r#"{"spec":{"type":"ClusterIP","ports":[{"port":1,"name":"a"}]}}"#);
-    assert_eq!(
-        one,
-        object(
-            r#"{"status":{},"metadata":{"labels":{"a":"b"}},"spec":{"ports":[{"name":"a","port":1}],"x":null,"type":"ClusterIP"}}"#
-        )
-    );
-    assert_ne!(one, object(r#"{"spec":{"type":"ClusterIP","ports":[{"port":2,"name":"a"}]}}"#));
-}

@@ -113,8 +113,6 @@ pub struct Meta {
     pub created: Option<i64>,
     /// `metadata.labels`, where the kind needs them (Namespace, Gateway).
     pub labels: BTreeMap<String, String>,
-    /// A hash of the object's spec as declared; generation moves with it in directory mode.
-    pub spec_hash: u64,
 }
 
 /// A user's object.

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use meshgate_core::snapshot::{Key, Protocol};
 use tokio::io::unix::AsyncFd;
-use tokio_util::sync::CancellationToken;
 
 use super::stats::{Open, count};
 use super::worker::{Shared, WorkerHandle};
+use crate::h1::Closing;
 
 /// How long accepting rests when file descriptors run out.
 const REST: Duration = Duration::from_millis(100);
@@ -34,7 +34,7 @@ pub struct Bound {
     /// The real address.
     pub address: SocketAddr,
     /// No more connections; those that are may finish.
-    pub closing: CancellationToken,
+    pub closing: Closing,
 }
 
 /// An accepted connection.
@@ -68,7 +68,7 @@ impl Dispatcher {
         loop {
             let mut ready = tokio::select! {
                 ready = listener.readable() => ready?,
-                () = bound.closing.cancelled() => break,
+                () = bound.closing.closed() => break,
             };
             match self.drain_queue(listener.get_ref(), &bound) {
                 Ok(()) => tokio::task::yield_now().await,

@@ -10,12 +10,12 @@ use meshgate_core::snapshot::{GatewayAddress, HeadId};
 use meshgate_core::table::{Bind, Listening, Table};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use super::accept::{Bound, Dispatcher};
 use super::worker::Shared;
 use super::{BindError, BoundListener, LiveReport, SocketStore};
 use crate::drain::Phase;
+use crate::h1::Closing;
 
 /// First port that anyone may bind.
 const UNPRIVILEGED: u16 = 1024;
@@ -135,7 +135,7 @@ impl Listeners {
             port: bind.port,
             protocol: bind.protocol,
             address: listener.local_addr()?,
-            closing: CancellationToken::new(),
+            closing: Closing::default(),
         });
         tracing::info!(gateway = %bound.gateway, port = bound.port, address = %bound.address, "listening");
         // Owned by this map: `close` waits for its end.
@@ -160,7 +160,7 @@ impl Listeners {
     /// Closes the sockets that `gone` names. Their connections finish what runs.
     async fn close(&mut self, gone: impl Fn(&Place) -> bool) {
         for (_, open) in self.open.extract_if(.., |place, _| gone(place)).collect::<Vec<_>>() {
-            open.bound.closing.cancel();
+            open.bound.closing.close();
             let address = open.bound.address;
             match open.accepting.await {
                 Ok(Ok(())) => tracing::info!(%address, "not listening any more"),

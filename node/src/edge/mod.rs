@@ -6,11 +6,14 @@
 //! runtime, timers and upstream connections of its own.
 
 mod accept;
+mod connect;
+mod guard;
 mod listen;
 mod serve;
 mod sniff;
 mod sockets;
 mod stats;
+mod streams;
 mod tls;
 mod worker;
 

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -12,18 +12,21 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use meshgate_core::snapshot::Protocol;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::CancellationToken;
 
 use super::accept::Accepted;
+use super::connect;
+use super::guard::Guard;
 use super::sniff::sniff;
+use super::stats::count;
+use super::streams::{Busy, Impatient, Sent, Streams};
 use super::tls::shake_hands;
 use super::worker::Worker;
-use crate::h1::{self, Interim};
+use crate::h1::{self, Closing, Interim};
 use crate::proxy::{ClientBody, ConnectionInfo, ResponseBody, handle, refuse};
 
 /// Bytes of a request's head over HTTP/2.
@@ -77,12 +80,7 @@ pub async fn serve(worker: Arc<Worker>, accepted: Accepted) {
     drop(open);
 }
 
-async fn plain(
-    worker: &Arc<Worker>,
-    closing: &CancellationToken,
-    info: ConnectionInfo,
-    stream: TcpStream,
-) -> io::Result<()> {
+async fn plain(worker: &Arc<Worker>, closing: &Closing, info: ConnectionInfo, stream: TcpStream) -> io::Result<()> {
     let deadline = worker.local.timer.at(Instant::now() + worker.config.header_timeout);
     let (is_h2, stream) = tokio::select! {
         biased;
@@ -98,14 +96,14 @@ async fn plain(
 }
 
 /// Ends some time after the listener began to close.
-async fn last_words(worker: &Worker, closing: &CancellationToken) {
-    closing.cancelled().await;
+async fn last_words(worker: &Worker, closing: &Closing) {
+    closing.closed().await;
     worker.local.timer.at(Instant::now() + worker.config.last_words).await;
 }
 
 async fn tls(
     worker: &Arc<Worker>,
-    closing: &CancellationToken,
+    closing: &Closing,
     info: ConnectionInfo,
     stream: TlsStream<TcpStream>,
 ) -> io::Result<()> {
@@ -119,7 +117,7 @@ async fn tls(
 
 async fn h1<S>(
     worker: &Arc<Worker>,
-    closing: &CancellationToken,
+    closing: &Closing,
     mut info: ConnectionInfo,
     stream: S,
     input: BytesMut,
@@ -164,43 +162,27 @@ impl h1::Service for Client {
     }
 }
 
-/// When an HTTP/2 connection last did something.
-struct Activity {
-    streams: AtomicUsize,
-    last: AtomicU64,
-}
-
-/// A stream in use.
-struct Busy {
-    activity: Arc<Activity>,
-    worker: Arc<Worker>,
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.activity.streams.fetch_sub(1, Ordering::Relaxed);
-        self.activity.last.store(self.worker.local.context().clock.now(), Ordering::Relaxed);
-    }
-}
-
-async fn h2<S>(worker: &Arc<Worker>, closing: &CancellationToken, info: ConnectionInfo, stream: S) -> io::Result<()>
+async fn h2<S>(worker: &Arc<Worker>, closing: &Closing, info: ConnectionInfo, stream: S) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let now = worker.local.context().clock.now();
-    let activity = Arc::new(Activity { streams: AtomicUsize::new(0), last: AtomicU64::new(now) });
-    let (served, by, info) = (Arc::clone(&activity), Arc::clone(worker), Arc::new(info));
-    let service = service_fn(move |request: Request<Incoming>| {
-        served.streams.fetch_add(1, Ordering::Relaxed);
-        let busy = Busy { activity: Arc::clone(&served), worker: Arc::clone(&by) };
+    let streams = Streams::new(worker.local.context().clock.now());
+    let (served, by, info) = (Arc::clone(&streams), Arc::clone(worker), Arc::new(info));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let connects = connect::arrives(&mut request);
+        let busy = Busy::new(&served, &by);
         let answer = handle(Arc::clone(&by.local), Arc::clone(&info), request.map(ClientBody::H2));
         async move {
             let answer = answer.await;
-            drop(busy);
-            Ok::<_, std::convert::Infallible>(answer)
+            let busy = busy.answered();
+            Ok::<_, std::convert::Infallible>(match connects {
+                Some(client) => connect::leaves(answer, client, busy),
+                None => answer.map(|body| Sent::new(body, Some(busy))),
+            })
         }
     });
-    let connection = http2::Builder::new(TokioExecutor::new())
+    let executor = Impatient { timer: worker.local.timer.clone(), limit: worker.config.idle_timeout };
+    let connection = http2::Builder::new(executor)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_local_error_reset_streams(MAX_ERROR_RESETS)
@@ -211,23 +193,37 @@ where
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING)
         .max_send_buf_size(SEND_BUFFER)
-        .serve_connection(TokioIo::new(stream), service);
+        .enable_connect_protocol()
+        .serve_connection(TokioIo::new(Guard::new(stream, Arc::clone(&worker.stats))), service);
     let mut connection = pin!(connection);
+    let mut idled = false;
     tokio::select! {
         biased;
         ended = connection.as_mut() => return ended.map_err(io::Error::other),
-        () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
-        () = idle(worker, &activity) => connection.as_mut().graceful_shutdown(),
+        () = streams.abused.cancelled() => return flooded(worker),
+        () = closing.closed() => {}
+        () = idle(worker, &streams) => idled = true,
     }
-    connection.await.map_err(io::Error::other)
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        ended = connection => ended.map_err(io::Error::other),
+        () = streams.abused.cancelled() => flooded(worker),
+        // All answers were given; a client that does not take the last of them has had its time.
+        () = worker.local.timer.after(worker.config.idle_timeout), if idled => Ok(()),
+    }
+}
+
+fn flooded(worker: &Worker) -> io::Result<()> {
+    count(&worker.stats.floods);
+    Err(io::Error::other("too many requests broke off before they were answered"))
 }
 
 /// Ends once a connection has had no stream for as long as a connection may be idle.
-async fn idle(worker: &Worker, activity: &Activity) {
+async fn idle(worker: &Worker, streams: &Streams) {
     let limit = u64::try_from(worker.config.idle_timeout.as_nanos()).unwrap_or(u64::MAX);
     loop {
-        let since = worker.local.context().clock.now().saturating_sub(activity.last.load(Ordering::Relaxed));
-        let unused = activity.streams.load(Ordering::Relaxed) == 0;
+        let since = worker.local.context().clock.now().saturating_sub(streams.last.load(Ordering::Relaxed));
+        let unused = streams.open.load(Ordering::Relaxed) == 0;
         if unused && since >= limit {
             return;
         }

@@ -24,6 +24,9 @@ pub struct EdgeStats {
     pub no_descriptors: AtomicU64,
     /// TLS handshakes that failed or took too long.
     pub handshakes_failed: AtomicU64,
+    /// HTTP/2 connections that were closed for a flood: of control frames, or of requests that broke off
+    /// before they were answered.
+    pub floods: AtomicU64,
 }
 
 impl EdgeStats {

@@ -24,6 +24,9 @@ pub(super) trait Source: Send + Sync {
     /// What is known of what is still to come.
     fn size_hint(&self, turn: u64) -> SizeHint;
 
+    /// Nobody will read any more of it.
+    fn abandon(&self, turn: u64);
+
     /// Nothing more comes.
     fn is_end(&self, turn: u64) -> bool;
 }
@@ -40,6 +43,14 @@ impl Body {
 
     pub(super) fn of(source: Arc<dyn Source>, turn: u64) -> Self {
         Body(Some((source, turn)))
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Some((source, turn)) = &self.0 {
+            source.abandon(*turn);
+        }
     }
 }
 

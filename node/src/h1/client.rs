@@ -20,8 +20,7 @@ use super::input::poll_fill;
 use super::out::Out;
 use super::prefixed::Prefixed;
 use super::spare;
-use super::upgrade::Upgraded;
-use super::{BodyError, Interim, MAX_HEAD};
+use super::{BodyError, Interim, MAX_HEAD, Upgraded};
 
 /// Bytes of a read: the head and the body of most answers.
 const READ: usize = 16 * 1024;

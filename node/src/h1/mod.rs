@@ -12,13 +12,13 @@
 
 mod body;
 mod client;
+mod closing;
 mod date;
 mod decode;
 mod encode;
 mod framing;
 mod head;
 mod input;
-mod interim;
 mod out;
 mod prefixed;
 mod refused;
@@ -27,15 +27,15 @@ mod shared;
 mod spare;
 #[cfg(test)]
 mod tests;
-mod upgrade;
 
 pub use body::{AnswerBody, Body};
 pub use client::{Connection, Incoming, SendFailure};
-pub use interim::Interim;
+pub use closing::Closing;
 pub use prefixed::Prefixed;
 pub use refused::Refused;
 pub use serve::{Service, Settings, serve};
-pub use upgrade::{Copied, Upgraded};
+
+pub use crate::relay::{Interim, Upgraded};
 
 /// Why a body broke off.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -54,6 +54,3 @@ pub const MAX_EXTENSIONS: usize = 16 * 1024;
 
 /// Bytes of a body's trailers.
 pub const MAX_TRAILERS: usize = 8 * 1024;
-
-/// Interim responses of one request that are passed on.
-pub const MAX_INTERIM: usize = 16;

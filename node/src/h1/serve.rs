@@ -14,13 +14,12 @@ use bytes::BytesMut;
 use http::header::EXPECT;
 use http::{Request, Response, Version, request};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::sync::CancellationToken;
 
 use super::decode::Decoder;
 use super::encode::Wire;
 use super::framing::{self, Framing};
 use super::shared::{Inner, READ_HEAD, Shared};
-use super::{AnswerBody, Body, Interim, Refused};
+use super::{AnswerBody, Body, Closing, Interim, Refused};
 use crate::timer::{CoarseTimer, Deadline};
 
 /// Bytes that a client may send ahead while it is answered.
@@ -58,7 +57,7 @@ pub struct Settings<'a> {
     /// closed the other side as well, which can't be seen.
     pub half_closed: Duration,
     /// What runs is finished, nothing new is begun.
-    pub closing: &'a CancellationToken,
+    pub closing: &'a Closing,
     /// Where interim responses for this connection's request are put.
     pub interim: &'a Interim,
 }
@@ -72,6 +71,8 @@ struct Server<'a, S, V> {
     deadline: Deadline,
     /// Requests were served.
     served: bool,
+    /// The end of the listener wakes this connection's task.
+    watches: bool,
 }
 
 /// What came instead of a head.
@@ -93,8 +94,8 @@ where
 {
     let deadline = settings.timer.after(settings.header_timeout);
     let shared = Arc::new(Shared::new(stream, input));
-    let mut closing = pin!(settings.closing.cancelled());
-    let mut server = Server { shared, service, settings: settings.clone(), deadline, served: false };
+    let mut closing = pin!(settings.closing.closed());
+    let mut server = Server { shared, service, settings: settings.clone(), deadline, served: false, watches: false };
     loop {
         let parts = match server.head(closing.as_mut()).await? {
             Head::End => return server.end(false).await,
@@ -125,6 +126,9 @@ where
         let (body, version) = (self.begin(&parts, framing), parts.version);
         let mut answer = pin!(self.service.call(Request::from_parts(parts, body)));
         let Server { shared, settings, deadline, .. } = self;
+        if shared.lock().ended {
+            deadline.push(settings.half_closed);
+        }
         poll_fn(|cx| {
             let answered = answer.as_mut().poll(cx);
             let mut inner = shared.lock();
@@ -155,6 +159,7 @@ where
             return Body::empty();
         }
         inner.turn += 1;
+        inner.abandoned = false;
         inner.body = Decoder::new(framing);
         let continues = framing::has_token(&parts.headers, EXPECT, b"100-continue");
         inner.expects = continues && parts.version == Version::HTTP_11 && inner.input.is_empty();
@@ -168,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
     /// Watches a client that waits for its answer; ready once it has gone. A client that has only
     /// closed its side is waited for as long as `half_closed`.
     fn poll_gone(&mut self, deadline: &mut Deadline, half_closed: Duration, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.body.is_done() {
+        if !self.body.is_done() && !self.abandoned {
             // Whoever reads the body sees the client's end.
             if !self.waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                 self.waiting = Some(cx.waker().clone());

@@ -42,6 +42,8 @@ pub(super) struct Inner<S> {
     pub(super) expects: bool,
     /// The client has said its last byte.
     pub(super) ended: bool,
+    /// Nobody will read the body any more.
+    pub(super) abandoned: bool,
     /// The connection's task, to be woken once the body was read and it must watch the client.
     pub(super) waiting: Option<Waker>,
 }
@@ -56,6 +58,7 @@ impl<S> Shared<S> {
             turn: 0,
             expects: false,
             ended: false,
+            abandoned: false,
             waiting: None,
         }))
     }
@@ -93,9 +96,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
             }
             if std::mem::take(&mut self.expects) {
                 self.out.buffer().extend_from_slice(CONTINUE);
+                // Only the connection's task writes: a socket knows one task that waits to write.
+                if let Some(waiting) = self.waiting.take() {
+                    waiting.wake();
+                }
             }
-            // Who can't be written to is found out by the read as well.
-            let _ = self.poll_write(cx);
             match ready!(self.poll_fill(READ_BODY, cx)) {
                 Ok(0) => {
                     if let Err(error) = self.body.end_of_input() {
@@ -122,6 +127,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Source for Shared<S> {
             waiting.wake();
         }
         polled
+    }
+
+    fn abandon(&self, turn: u64) {
+        let mut inner = self.lock();
+        if inner.turn == turn && !inner.body.is_done() {
+            inner.abandoned = true;
+            if let Some(waiting) = inner.waiting.take() {
+                waiting.wake();
+            }
+        }
     }
 
     fn size_hint(&self, turn: u64) -> SizeHint {

@@ -185,6 +185,13 @@ pub const RESPONSE_REFUSED: Answer = Answer::error(
     "the backend's answer is not valid HTTP; it has seen the request",
 );
 
+/// The backend did not switch protocols as it was asked to.
+pub const UPGRADE_REFUSED: Answer = Answer::error(
+    StatusCode::BAD_GATEWAY,
+    "upgrade_refused",
+    "the backend did not switch to the protocol asked for; over h2c it must allow extended CONNECT (RFC 8441)",
+);
+
 /// Time is over.
 pub const TIMEOUT: Answer = Answer::error(
     StatusCode::GATEWAY_TIMEOUT,

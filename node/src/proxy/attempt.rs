@@ -122,7 +122,7 @@ impl Sender<'_> {
 
     async fn remote(&self, node: NodeName, endpoint: &Endpoint, parts: &request::Parts, body: Attempt) -> Attempted {
         let header = StreamHeader { endpoint: endpoint.address, client: self.connection.client, chosen_by: self.head };
-        match self.local.context().remote.send(&node, header, parts, body).await {
+        match self.local.context().remote.send(&node, header, parts, body.interim(self.interim)).await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
                 Ok((parts, Inner::Remote(body)))

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use super::clean;
 use super::exchange::{Exchange, InFlight};
 use super::pool::PooledBody;
 use crate::h1::AnswerBody;
+use crate::relay::Copied;
 use crate::timer::Deadline;
 use crate::tunnel::{self, BodyError};
 
@@ -35,6 +38,8 @@ pub enum Inner {
     Pooled(PooledBody),
     /// Through the tunnel.
     Remote(tunnel::Body),
+    /// From nowhere: behind the head is another protocol, whose bytes are counted here.
+    Switched(Arc<Copied>),
 }
 
 /// What an answer's body ends when it ends.
@@ -55,6 +60,35 @@ impl ResponseBody {
         ResponseBody {
             inner: Inner::Own(bytes),
             exchange: Some(exchange),
+            in_flight: None,
+            deadline: None,
+            idle: None,
+            left: None,
+        }
+    }
+
+    /// Of a stream that stopped speaking HTTP: empty, and the exchange lasts as long as it does. No
+    /// deadline ends it.
+    pub(super) fn upgraded(exchange: Exchange, in_flight: InFlight, copied: &Arc<Copied>) -> Self {
+        let mut body = ResponseBody::own(Bytes::new(), exchange);
+        body.inner = Inner::Switched(Arc::clone(copied));
+        body.in_flight = Some(in_flight);
+        body
+    }
+
+    /// Takes what the proxy itself has to say, if it is its answer.
+    pub(super) fn take_own(&mut self) -> Option<Bytes> {
+        match &mut self.inner {
+            Inner::Own(bytes) => Some(std::mem::take(bytes)),
+            _ => None,
+        }
+    }
+
+    /// None, of nothing.
+    pub fn none() -> Self {
+        ResponseBody {
+            inner: Inner::Own(Bytes::new()),
+            exchange: None,
             in_flight: None,
             deadline: None,
             idle: None,
@@ -99,6 +133,7 @@ impl Body for Inner {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
+            Inner::Switched(_) => Poll::Ready(None),
             Inner::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
             Inner::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Inner::Pooled(body) => Pin::new(body).poll_frame(cx),
@@ -147,6 +182,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
             Inner::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Inner::Switched(_) => SizeHint::with_exact(0),
             Inner::Pooled(body) => body.size_hint(),
             Inner::Remote(body) => body.size_hint(),
         }
@@ -166,6 +202,7 @@ impl ResponseBody {
     fn inner_ended(&self) -> bool {
         match &self.inner {
             Inner::Own(bytes) => bytes.is_empty(),
+            Inner::Switched(_) => true,
             Inner::Pooled(body) => body.is_end_stream(),
             Inner::Remote(body) => body.is_end_stream(),
         }
@@ -174,11 +211,16 @@ impl ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        let own = matches!(self.inner, Inner::Own(_));
-        if let Some(exchange) = &mut self.exchange
-            && !own
-        {
-            exchange.abandoned();
+        let Some(exchange) = &mut self.exchange else { return };
+        match &self.inner {
+            Inner::Own(_) => {}
+            Inner::Switched(copied) => {
+                exchange.sent_bytes(copied.received.load(Ordering::Relaxed));
+                if let Some(count) = exchange.count_body() {
+                    count.fetch_add(copied.sent.load(Ordering::Relaxed), Ordering::Relaxed);
+                }
+            }
+            Inner::Pooled(_) | Inner::Remote(_) => exchange.abandoned(),
         }
     }
 }

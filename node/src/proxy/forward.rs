@@ -17,6 +17,7 @@ use super::exchange::{Exchange, InFlight};
 use super::handle::own;
 use super::metrics::{OK, Via};
 use super::retry::{Policy, Tried};
+use super::upgrade;
 use crate::tunnel::Replay;
 
 /// How long an answer's head may take where the rule sets no timeout.
@@ -302,11 +303,10 @@ impl<'a> Forward<'a> {
         mut exchange: Exchange,
     ) -> Response<ResponseBody> {
         self.body.forget();
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            // `sanitize` lets no request ask for it.
-            tracing::debug!("a backend switched protocols unasked");
-            return own(self.context, exchange, &answer::RESPONSE_REFUSED);
-        }
+        let upgraded = match upgrade::judge(&self.parts, &mut parts) {
+            Ok(upgraded) => upgraded,
+            Err(refused) => return own(self.context, exchange, &refused),
+        };
         if let Err(refused) = sanitize::response(&mut parts) {
             tracing::debug!(reason = refused.reason, "a backend's answer was refused");
             return own(self.context, exchange, &answer::RESPONSE_REFUSED);
@@ -323,6 +323,11 @@ impl<'a> Forward<'a> {
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
         exchange.answers(parts.status, OK, false);
+        if let Some(upgraded) = upgraded {
+            let body = ResponseBody::upgraded(exchange, in_flight, upgraded.copied());
+            parts.extensions.insert(upgraded);
+            return Response::from_parts(parts, body);
+        }
         let timer = &self.sender.local.timer;
         let deadline = self.ends(&exchange).map(|at| timer.at(at));
         let idle = self.timeouts.idle.and_then(positive).map(|idle| (idle, timer.at(Instant::now() + idle)));

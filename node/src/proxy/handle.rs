@@ -16,10 +16,12 @@ use super::client_body::ClientBody;
 use super::context::{ConnectionInfo, Local, ProxyContext};
 use super::exchange::Exchange;
 use super::forward::{self, Forward};
+use super::grpc;
 use super::mirror::Original;
 use super::plan::{self, Choice, Plan};
 use super::retry::Policy;
 use super::tee::{Copy, Watched};
+use super::upgrade;
 use super::view::View;
 use crate::h1;
 use crate::tunnel::Replay;
@@ -32,9 +34,20 @@ pub async fn handle(
     connection: Arc<ConnectionInfo>,
     request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
+    let grpc = grpc::asked(request.headers());
+    let response = answer(local, connection, request).await;
+    if grpc { grpc::shape(response) } else { response }
+}
+
+async fn answer(
+    local: Arc<Local>,
+    connection: Arc<ConnectionInfo>,
+    request: Request<ClientBody>,
+) -> Response<ResponseBody> {
     let (mut parts, body) = request.into_parts();
     let context = local.context();
     let mut exchange = Exchange::begin(&local, &connection, &parts);
+    let waits = parts.headers.contains_key(header::EXPECT);
     let canonical = match sanitize::request(&mut parts, &connection.canonical()) {
         Ok(canonical) => canonical,
         Err(refused) => return own(context, exchange, &answer::refused(refused)),
@@ -51,7 +64,7 @@ pub async fn handle(
         return own(context, exchange, &Answer::preflight(headers));
     }
     let origin = cors.and_then(|_| parts.headers.get(header::ORIGIN).cloned());
-    let served = Served { local: &local, connection: &connection, view: &view, matched, canonical };
+    let served = Served { local: &local, connection: &connection, view: &view, matched, canonical, waits };
     let mut response = served.answer(parts, body, exchange).await;
     if let Some(cors) = cors {
         filter::allow_origin(cors, origin.as_ref(), response.headers_mut());
@@ -69,6 +82,8 @@ struct Served<'a> {
     view: &'a Arc<View>,
     matched: Matched<'a>,
     canonical: Canonical,
+    /// The client waits for a 100.
+    waits: bool,
 }
 
 impl Served<'_> {
@@ -90,7 +105,8 @@ impl Served<'_> {
         let is_mirror = |filter: &Filter| matches!(filter, Filter::Mirror(_));
         let mirrored = filters.into_iter().flatten().any(is_mirror);
         let count = exchange.count_body();
-        let body = if body.is_end_stream() || !mirrored && count.is_none() {
+        let no_body = body.is_end_stream();
+        let body = if no_body || !mirrored && count.is_none() {
             if mirrored {
                 self.mirror(filters, &parts, Copy::empty);
             }
@@ -100,6 +116,8 @@ impl Served<'_> {
             self.mirror(filters, &parts, || watched.copy());
             Replay::new(watched, &context.retained)
         };
+        // Behind the mirrors: a copy switches to nothing.
+        upgrade::ask(&self.canonical, &mut parts, no_body);
         let Choice { port, .. } = choice;
         let head = self.view.table.head();
         let forward = Forward {
@@ -115,7 +133,7 @@ impl Served<'_> {
             filters,
             timeouts: action.timeouts,
             policy: Policy::new(action.retry.as_ref()),
-            body,
+            body: body.asked_for(self.waits),
             parts,
         };
         forward::forward(forward, exchange).await

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::context::ProxyContext;
 use super::pool::{Lease, Pool, RequestBody, SendError, Target};
+use crate::h1::Interim;
 use crate::identity::NodeName;
 use crate::tunnel::{Body, BodyError, Host, Hosted, Refusal, Replay, StreamHeader, Unsent};
 
@@ -113,6 +114,8 @@ impl Connected {
         let Connected { host, target, lease } = *self;
         host.context.metrics.hosted();
         let (parts, body) = request.into_parts();
+        let interim = parts.extensions.get::<Interim>();
+        let lease = lease.interim(interim);
         if !lease.reused() {
             return lease
                 .send(&parts, RequestBody::Other(body))
@@ -133,7 +136,7 @@ impl Connected {
         match (may_repeat(&failed, safe), replay.attempt()) {
             (true, Some(again)) => {
                 let lease = host.pool.fresh(target).await.map_err(|error| told(error.into(), failed.unsent))?;
-                let sent = lease.send(&parts, RequestBody::from(again)).await;
+                let sent = lease.interim(interim).send(&parts, RequestBody::from(again)).await;
                 sent.map(boxed).map_err(|second| told(second.error, failed.unsent && second.unsent))
             }
             _ => Err(told(failed.error, failed.unsent)),

@@ -15,6 +15,7 @@ mod clock;
 mod context;
 mod exchange;
 mod forward;
+mod grpc;
 mod handle;
 mod host;
 mod latency;
@@ -25,6 +26,7 @@ pub mod pool;
 mod remote;
 mod retry;
 mod tee;
+mod upgrade;
 mod view;
 
 pub use access_log::{AccessLog, AccessLogTarget};
@@ -36,13 +38,18 @@ pub use handle::{handle, refuse};
 pub use host::PodHost;
 pub use metrics::{ProxyMetrics, Totals};
 pub use remote::{Remote, RemoteError};
+pub use upgrade::WEBSOCKET;
 
+use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::Frame;
+use http_body::{Body as _, Frame};
+use hyper::body::Incoming;
 use meshgate_core::sanitize;
+
+use crate::tunnel::BodyError;
 
 /// What was read of a body, without the trailers that may only stand in a head.
 fn clean<E>(polled: Poll<Option<Result<Frame<Bytes>, E>>>) -> Poll<Option<Result<Frame<Bytes>, E>>> {
@@ -52,6 +59,17 @@ fn clean<E>(polled: Poll<Option<Result<Frame<Bytes>, E>>>) -> Poll<Option<Result
         }
         frame
     })
+}
+
+/// The next piece of a body over HTTP/2. hyper takes a stream that was reset with NO_ERROR for one
+/// that has ended; what is cut off must not look whole.
+fn poll_h2(incoming: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    match Pin::new(&mut *incoming).poll_frame(cx) {
+        Poll::Ready(None) if !incoming.is_end_stream() => {
+            Poll::Ready(Some(Err(h2::Error::from(h2::Reason::CANCEL).into())))
+        }
+        polled => polled.map_err(Into::into),
+    }
 }
 
 /// Locks; what a panicked thread left behind is used as it is.

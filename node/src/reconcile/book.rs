@@ -12,6 +12,8 @@ use meshgate_core::snapshot::{HeadId, Key, Kind};
 
 /// Code of the finding about a source that can't be read.
 const SOURCE_UNREADABLE: &str = "MG0502";
+/// Code of the finding about a pass that can't be published.
+const UNPUBLISHED: &str = "MG0503";
 
 /// When a resource changed last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +37,7 @@ struct Pages {
     source: Arc<Vec<Finding>>,
     /// What can't be published.
     refused: Vec<Finding>,
-    /// The source can't be read.
+    /// The source can't be read, or what was read of it can't be published.
     complaint: Option<Finding>,
     statuses: BTreeMap<ObjectRef, Arc<ObjectStatus>>,
     changed: BTreeMap<Key, Changed>,
@@ -68,7 +70,9 @@ pub struct Entry {
     pub head: HeadId,
     /// When the pass began.
     pub read_at: Instant,
-    /// Resources that changed.
+    /// Why nothing could be published; then `head` does not show what was read.
+    pub unpublished: Option<String>,
+    /// Resources that changed; with what could not be published before, and none if nothing can be now.
     pub keys: Vec<Key>,
     /// Objects that appeared.
     pub appeared: Vec<ObjectRef>,
@@ -113,7 +117,9 @@ impl Book {
         let changed = Changed { head: entry.head, read_at: entry.read_at };
         let mut pages = self.pages.write().unwrap_or_else(PoisonError::into_inner);
         pages.head = entry.head;
-        pages.begun.get_or_insert(changed);
+        if entry.unpublished.is_none() {
+            pages.begun.get_or_insert(changed);
+        }
         for object in &entry.gone {
             pages.objects.remove(object);
         }
@@ -130,8 +136,9 @@ impl Book {
         for key in entry.keys {
             pages.changed.insert(key, changed);
         }
-        pages.complaint = None;
         let mut new = Vec::new();
+        let before = std::mem::replace(&mut pages.complaint, entry.unpublished.as_deref().map(unpublished));
+        note_new(before.as_slice(), pages.complaint.as_slice(), &mut new);
         for (object, findings) in entry.compiled {
             let before = pages.compiled.remove(&object).unwrap_or_default();
             note_new(&before, &findings, &mut new);
@@ -146,6 +153,17 @@ impl Book {
         let before = std::mem::replace(&mut pages.refused, entry.refused);
         note_new(&before, &pages.refused, &mut new);
         new
+    }
+}
+
+fn unpublished(error: &str) -> Finding {
+    Finding {
+        code: UNPUBLISHED,
+        severity: Severity::Error,
+        object: None,
+        field: String::new(),
+        message: format!("can't publish: {error}; what was published goes on"),
+        origin: String::new(),
     }
 }
 

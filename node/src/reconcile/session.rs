@@ -59,7 +59,9 @@ pub(super) fn lead(config: &ReconcileConfig, term: &Term, desk: &mut Desk, drain
         source_error: String::new(),
     };
     let batch = source.read()?;
-    session.pass(&source, batch, Instant::now())?;
+    let published = session.pass(&source, batch, Instant::now());
+    // What can't be published is in the book, and tried again with every read.
+    published.or_else(|error| if term.holds() { Ok(()) } else { Err(error) })?;
     session.follow(&mut source, &mut watcher, &mut desk.waiting, drain)
 }
 
@@ -172,7 +174,8 @@ impl Session<'_> {
         error.to_owned()
     }
 
-    /// Compiles and publishes what one read brought.
+    /// Compiles and publishes what one read brought, and writes it down, published or not: compile
+    /// tells news only once.
     fn pass(&mut self, source: &Directory, batch: Batch, read_at: Instant) -> anyhow::Result<()> {
         self.source_error.clear();
         let Batch { changes, keys, findings: of_source, moved, .. } = batch;
@@ -195,15 +198,21 @@ impl Session<'_> {
         if new_keys || resources.iter().any(|(key, _)| key.kind == Kind::Certificate) {
             self.hand_out_keys();
         }
-        let keys: Vec<Key> = resources.iter().map(|(key, _)| key.clone()).collect();
-        if !quiet || !self.pending.is_empty() {
-            self.publish(resources)?;
+        let quiet = quiet && self.pending.is_empty();
+        self.pending.extend(resources);
+        let mut keys: Vec<Key> = self.pending.keys().cloned().collect();
+        let published = if quiet { Ok(()) } else { self.publish() };
+        if published.is_err() {
+            keys.clear();
         }
+        // That the term is over is no fault.
+        let fault = published.as_ref().err().filter(|_| self.term.holds());
         let mut refused: Vec<Finding> = self.publisher.refused().collect();
         source.locate(&mut refused);
         let new = self.book.enter(Entry {
             head: self.publisher.head(),
             read_at,
+            unpublished: fault.map(|error| format!("{error:#}")),
             keys,
             appeared,
             gone,
@@ -216,7 +225,7 @@ impl Session<'_> {
             let object = finding.object.as_ref().map(ToString::to_string).unwrap_or_default();
             warn!(code = finding.code, origin = finding.origin, "{object} {}: {}", finding.field, finding.message);
         }
-        Ok(())
+        published
     }
 
     /// What is found now, with its place; and what was found before about objects that moved.
@@ -237,8 +246,7 @@ impl Session<'_> {
         findings
     }
 
-    fn publish(&mut self, resources: Vec<(Key, Option<Resource>)>) -> anyhow::Result<()> {
-        self.pending.extend(resources);
+    fn publish(&mut self) -> anyhow::Result<()> {
         let all = self.pending.iter().map(|(key, resource)| (key.clone(), resource.clone())).collect();
         let commit = self.publisher.commit(all, self.first).map_err(|error| anyhow!(error))?;
         self.first = false;

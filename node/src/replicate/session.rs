@@ -89,12 +89,14 @@ impl Session {
     }
 
     async fn send_snapshot(&self, tick: &mut Interval) -> Result<HeadId, Gone> {
-        let Some(turn) = self.shared.snapshots.ask() else {
+        let Some(turn) = self.shared.snapshots.ask(&self.node) else {
             let _ =
                 self.frames.try_send(Err(Status::resource_exhausted("too many wait for a snapshot; ask another peer")));
             return Err(Gone);
         };
-        self.meanwhile_alive(tick, turn.comes()).await?;
+        if !self.meanwhile_alive(tick, turn.comes()).await? {
+            return Err(Gone);
+        }
         let begun = Instant::now();
         // The state as it is now that it is this follower's turn.
         let now = self.shared.published.borrow().clone().ok_or(Gone)?;
@@ -104,10 +106,14 @@ impl Session {
         let bytes = chunks.iter().map(bytes::Bytes::len).sum();
         // In all, so that a slow follower does not keep its turn from others.
         let deadline = begun + transfer::longest(bytes as u64);
-        timeout_at(deadline, self.send_chunks(&now, chunks, bytes)).await.map_err(|_| {
-            tracing::info!(node = %self.node, bytes, "a follower takes a snapshot too slowly; it is let go");
-            Gone
-        })??;
+        tokio::select! {
+            sent = timeout_at(deadline, self.send_chunks(&now, chunks, bytes)) => sent.map_err(|_| {
+                tracing::info!(node = %self.node, bytes, "a follower takes a snapshot too slowly; it is let go");
+                Gone
+            })??,
+            // The node's newer stream has the turn.
+            () = turn.lost() => return Err(Gone),
+        }
         self.shared.metrics.sent("snapshot");
         Ok(now.applied.id())
     }

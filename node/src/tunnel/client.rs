@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{Response, request};
+use http::{Response, StatusCode, header, request};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, StreamBody};
 use quinn::{RecvStream, SendStream};
@@ -19,9 +19,11 @@ use tokio::time::timeout;
 
 use super::frame::{CLIENT_GONE, FrameReader, FrameWriter, GIVEN_UP, Incoming, Kind, StreamError, TOO_LATE};
 use super::peers::{Peer, Slot};
+use super::raw::Raw;
 use super::runner::Dial;
 use super::{Attempt, Body, BodyError, Refusal, StreamHeader, Tunnel, TunnelFailure, TunnelFailureKind, codec};
 use crate::identity::NodeName;
+use crate::relay::{Interim, MAX_INTERIM, Upgraded};
 
 /// How long a request waits for a connection to be dialled.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_millis(1500);
@@ -63,16 +65,24 @@ impl Tunnel {
         let mut writer = FrameWriter::new(send, CLIENT_GONE);
         let mut reader = FrameReader::new(receive);
         let ended = body.is_end_stream();
+        let interim = body.take_interim();
+        // What is upgraded may go on behind the head, so that the stream stays open.
+        let upgrades = ended && head.headers.contains_key(header::UPGRADE);
         let opening = codec::encode_header(&header);
         writer.queue(Kind::Open, |buffer| buffer.extend_from_slice(&opening));
-        writer.queue(Kind::Head, |buffer| codec::encode_request(head, ended, buffer));
-        let mut upload = Upload { writer, ended };
-        if ended {
+        writer.queue(Kind::Head, |buffer| codec::encode_request(head, ended, interim.is_some(), buffer));
+        let mut upload = Upload { writer, ended, upgrades };
+        if ended && !upgrades {
             upload.writer.queue_end();
         }
         accepted(&slot, &mut upload, &mut reader, &mut body).await?;
-        let upload = upload.spawn(body.commit());
-        respond(reader, slot, upload).await.map_err(|error| match error {
+        let responded = if upgrades {
+            switched(reader, slot, upload.writer, interim.as_ref()).await
+        } else {
+            let upload = upload.spawn(body.commit());
+            respond(reader, slot, upload, interim.as_ref()).await
+        };
+        responded.map_err(|error| match error {
             // It takes back what it had accepted.
             StreamError::UpstreamUnsent => {
                 TunnelFailure { kind: TunnelFailureKind::Refused(Refusal::NotHere), accepted: false }
@@ -148,6 +158,8 @@ impl Tunnel {
 struct Upload {
     writer: FrameWriter,
     ended: bool,
+    /// The stream stays open behind the head.
+    upgrades: bool,
 }
 
 enum PumpError {
@@ -160,6 +172,9 @@ impl Upload {
     /// May be cancelled: what was taken from the body is queued before anything is awaited.
     async fn pump(&mut self, body: &mut Attempt) -> Result<(), PumpError> {
         loop {
+            if self.upgrades {
+                return self.writer.flush().await.map_err(PumpError::Stream);
+            }
             if self.ended {
                 return self.writer.finish().await.map_err(PumpError::Stream);
             }
@@ -265,18 +280,61 @@ async fn respond(
     mut reader: FrameReader,
     slot: Slot,
     upload: Option<AbortOnDrop>,
+    interim: Option<&Interim>,
 ) -> Result<Response<Body>, StreamError> {
-    let Incoming::Frame(Kind::Head, content) = reader.next().await? else {
-        return Err(codec::Malformed("no response head").into());
-    };
-    let (response, end) = codec::decode_response(content)?;
+    let (response, end) = head(&mut reader, interim).await?;
+    rest(reader, response, end, (slot, upload)).await
+}
+
+/// Waits for the head of the response to a request for an upgrade. After a 101 the stream carries
+/// bytes without frames.
+async fn switched(
+    mut reader: FrameReader,
+    slot: Slot,
+    mut writer: FrameWriter,
+    interim: Option<&Interim>,
+) -> Result<Response<Body>, StreamError> {
+    let (mut response, end) = head(&mut reader, interim).await?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS && !end {
+        response.extensions_mut().insert(Upgraded::new(Raw::new(writer, reader, slot)));
+        return Ok(response.map(|()| super::empty()));
+    }
+    writer.queue_end();
+    // Whoever reads no more has answered nevertheless.
+    let _ = writer.finish().await;
+    rest(reader, response, end, slot).await
+}
+
+/// The response's head; what comes before it goes to `interim`.
+async fn head(reader: &mut FrameReader, interim: Option<&Interim>) -> Result<(Response<()>, bool), StreamError> {
+    for _ in 0..=MAX_INTERIM {
+        match reader.next().await? {
+            Incoming::Frame(Kind::Head, content) => return Ok(codec::decode_response(content)?),
+            Incoming::Frame(Kind::Interim, content) => {
+                let (parts, ()) = codec::decode_response(content)?.0.into_parts();
+                if let Some(interim) = interim {
+                    interim.put(parts.status, parts.headers);
+                }
+            }
+            _ => return Err(codec::Malformed("no response head").into()),
+        }
+    }
+    Err(codec::Malformed("too many interim responses").into())
+}
+
+async fn rest<T: Send + 'static>(
+    mut reader: FrameReader,
+    response: Response<()>,
+    end: bool,
+    held: T,
+) -> Result<Response<Body>, StreamError> {
     if end {
         // The end follows at once; reading it lets the stream go without a reset.
         reader.next_body().await?;
-        drop((slot, upload));
+        drop(held);
         return Ok(response.map(|()| super::empty()));
     }
-    Ok(response.map(|()| body(reader, (slot, upload))))
+    Ok(response.map(|()| body(reader, held)))
 }
 
 /// The rest of a stream as a body; `held` goes when it ends or is dropped.

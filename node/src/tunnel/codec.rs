@@ -12,6 +12,7 @@ use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use super::{Refusal, StreamHeader};
+use crate::relay::Interim;
 
 /// A message that makes no sense.
 #[derive(Debug, thiserror::Error)]
@@ -57,22 +58,27 @@ fn address(ip: &[u8], port: u32) -> Result<SocketAddr, Malformed> {
     Ok(SocketAddr::new(ip, port))
 }
 
-pub(super) fn encode_request(head: &request::Parts, end: bool, buffer: &mut BytesMut) {
+pub(super) fn encode_request(head: &request::Parts, end: bool, interim: bool, buffer: &mut BytesMut) {
     put_bytes(1, head.method.as_str().as_bytes(), buffer);
     put_bytes(2, head.uri.path_and_query().map_or("", PathAndQuery::as_str).as_bytes(), buffer);
     put_bytes(3, head.uri.authority().map_or("", Authority::as_str).as_bytes(), buffer);
     put_bytes(4, head.uri.scheme_str().unwrap_or_default().as_bytes(), buffer);
     put_fields(5, &head.headers, buffer);
     put_flag(6, end, buffer);
+    put_flag(7, interim, buffer);
 }
 
-/// The request, and whether nothing follows its head.
+/// The request, and whether nothing follows its head. Where interim responses are wanted, the place for
+/// them is in its extensions.
 pub(super) fn decode_request(bytes: Bytes) -> Result<(Request<()>, bool), Malformed> {
     let head = wire::RequestHead::decode(bytes).map_err(|_| Malformed("unreadable request head"))?;
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(&head.method).map_err(|_| Malformed("not a method"))?;
     *request.uri_mut() = uri(head.path, head.authority, &head.scheme)?;
     *request.headers_mut() = fields(head.headers)?;
+    if head.interim {
+        request.extensions_mut().insert(Interim::default());
+    }
     Ok((request, head.end))
 }
 
@@ -203,7 +209,7 @@ mod tests {
             .unwrap();
         let (parts, ()) = request.into_parts();
         let mut buffer = BytesMut::new();
-        encode_request(&parts, true, &mut buffer);
+        encode_request(&parts, true, false, &mut buffer);
         let (read, end) = decode_request(buffer.freeze()).unwrap();
         assert!(end);
         assert_eq!((read.method(), read.uri(), read.headers()), (&parts.method, &parts.uri, &parts.headers));

@@ -1,10 +1,15 @@
 //! Frames on a stream: one byte kind, four bytes length, content. See `tunnel.proto`.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use http::HeaderMap;
 use http_body::Frame;
 use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
+use tokio::io::{AsyncRead as _, ReadBuf};
 
 use super::codec::{self, Malformed};
 
@@ -39,12 +44,15 @@ pub(super) enum Kind {
     Accepted = 6,
     Refused = 7,
     Failed = 8,
+    Interim = 9,
 }
 
 impl Kind {
     fn of(code: u8) -> Option<Self> {
         use Kind::*;
-        [Open, Head, Data, Trailers, End, Accepted, Refused, Failed].into_iter().find(|kind| *kind as u8 == code)
+        [Open, Head, Data, Trailers, End, Accepted, Refused, Failed, Interim]
+            .into_iter()
+            .find(|kind| *kind as u8 == code)
     }
 }
 
@@ -164,6 +172,17 @@ impl FrameWriter {
         Ok(())
     }
 
+    /// Writes bytes without a frame around them. Everything queued must be flushed.
+    pub(super) fn poll_raw(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes).map_err(io::Error::from)
+    }
+
+    /// Closes the stream without a frame that says so.
+    pub(super) fn end_raw(&mut self) {
+        self.done = true;
+        let _ = self.stream.finish();
+    }
+
     /// With which code the stream is reset if this is dropped before its end.
     pub(super) fn set_drop_code(&mut self, code: VarInt) {
         self.drop_code = code;
@@ -246,6 +265,16 @@ impl FrameReader {
             }
             return Ok(Incoming::Frame(kind, content));
         }
+    }
+
+    /// Reads bytes without a frame around them, from the end of the last frame on.
+    pub(super) fn poll_raw(&mut self, into: &mut ReadBuf<'_>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.buffer.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, into);
+        }
+        let part = self.buffer.split_to(self.buffer.len().min(into.remaining()));
+        into.put_slice(&part);
+        Poll::Ready(Ok(()))
     }
 
     /// Reads until the buffer holds `length` bytes.

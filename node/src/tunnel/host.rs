@@ -1,10 +1,13 @@
 //! The hosting side: takes streams of peers, and reaches pods of this node through [`Host`].
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use http::Request;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use quinn::{RecvStream, SendStream};
@@ -15,9 +18,10 @@ use super::frame::{
     FrameReader, FrameWriter, GIVEN_UP, Incoming, Kind, MALFORMED, StreamError, TOO_LATE, UNSENT, UPSTREAM_FAILED,
 };
 use super::metrics::{TunnelMetrics, refusal_reason};
-use super::{Body, Host, Hosted, Refusal, StreamHeader, Unsent, client, codec};
+use super::{Body, Host, Hosted, Refusal, StreamHeader, Unsent, client, codec, raw};
 use crate::drain::{Drain, Phase};
 use crate::identity::NodeName;
+use crate::relay::{Interim, Upgraded};
 
 /// Streams that are served at once, over all connections of the process.
 pub(super) const MAX_HOSTED: usize = 4096;
@@ -45,14 +49,19 @@ impl Hosting {
     pub(super) async fn serve(self, peer: NodeName, send: SendStream, receive: RecvStream) {
         let mut writer = FrameWriter::new(send, GIVEN_UP);
         let reader = FrameReader::new(receive);
-        let gone = writer.stopped();
+        let stopped = writer.stopped();
+        let gone = async {
+            // Everything arrived, which is the end of this way only.
+            if let Ok(None) = stopped.await {
+                std::future::pending::<()>().await;
+            }
+        };
         let mut gone = pin!(gone);
         let result = tokio::select! {
             biased;
             result = self.exchange(&peer, &mut writer, reader) => result,
-            // The sender wants no answer: everything goes, the upstream with it. (An answer that
-            // arrived whole ends here too, harmlessly.)
-            _ = &mut gone => return self.metrics.hosted("client_gone"),
+            // The sender wants no answer: everything goes, the upstream with it.
+            () = &mut gone => return self.metrics.hosted("client_gone"),
         };
         match result {
             Ok(word) => self.metrics.hosted(word),
@@ -89,13 +98,15 @@ impl Hosting {
         writer.set_drop_code(UPSTREAM_FAILED);
         writer.queue(Kind::Accepted, |_| {});
         writer.flush().await?;
-        let body = if end {
-            super::empty()
+        let (body, reader) = if end {
+            (super::empty(), Some(reader))
         } else {
             // The reader goes with the body, to wherever the upstream reads it.
-            client::body(reader, ())
+            (client::body(reader, ()), None)
         };
-        let response = match hosted.send(request.map(|()| body)).await {
+        let interim = request.extensions().get::<Interim>().cloned();
+        let sent = hosted.send(request.map(|()| body));
+        let mut response = match answered(sent, writer, interim.as_ref()).await? {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(%peer, %error, "upstream failed");
@@ -103,6 +114,12 @@ impl Hosting {
                 return failed(writer, content).await;
             }
         };
+        if let (Some(upgraded), Some(reader)) = (response.extensions_mut().remove::<Upgraded>(), reader) {
+            writer.queue(Kind::Head, |buffer| codec::encode_response(&response, false, buffer));
+            writer.flush().await?;
+            raw::copy(writer, reader, &upgraded).await;
+            return Ok("upgraded");
+        }
         let end = response.is_end_stream();
         writer.queue(Kind::Head, |buffer| codec::encode_response(&response, end, buffer));
         respond(writer, response.into_body()).await
@@ -129,6 +146,37 @@ async fn opening(reader: &mut FrameReader) -> Result<(StreamHeader, Request<()>,
     };
     let (request, end) = codec::decode_request(content)?;
     Ok((header, request, end))
+}
+
+/// Waits for the answer; what comes before it is written as it comes.
+async fn answered<T>(
+    mut sent: BoxFuture<'_, T>,
+    writer: &mut FrameWriter,
+    interim: Option<&Interim>,
+) -> Result<T, StreamError> {
+    let Some(interim) = interim else { return Ok(sent.await) };
+    loop {
+        let mut came = false;
+        let answer = poll_fn(|cx| {
+            let answer = sent.as_mut().poll(cx);
+            while let Some((status, headers)) = interim.take() {
+                let mut response = Response::new(());
+                (*response.status_mut(), *response.headers_mut()) = (status, headers);
+                writer.queue(Kind::Interim, |buffer| codec::encode_response(&response, false, buffer));
+                came = true;
+            }
+            match answer {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending if came => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await;
+        if let Some(answer) = answer {
+            return Ok(answer);
+        }
+        writer.flush().await?;
+    }
 }
 
 async fn refuse(writer: &mut FrameWriter, refusal: Refusal) -> Result<&'static str, StreamError> {

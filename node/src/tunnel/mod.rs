@@ -14,6 +14,7 @@ mod gossip;
 mod host;
 mod metrics;
 mod peers;
+mod raw;
 mod replay;
 mod runner;
 mod types;

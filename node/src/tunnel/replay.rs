@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use super::BodyError;
+use crate::relay::Interim;
 
 /// Bytes kept of one body.
 pub const RETAIN_BODY: usize = 64 * 1024;
@@ -41,6 +42,8 @@ struct State {
     /// Which attempt may read.
     turn: u64,
     budget: Arc<AtomicUsize>,
+    /// The client sends it when it is asked to, which is not before the request has arrived.
+    waits: bool,
 }
 
 /// One attempt's reading of the body.
@@ -50,6 +53,8 @@ pub struct Attempt {
     next: usize,
     /// The end, trailers included, was returned.
     done: bool,
+    /// Where what comes before the answer is put.
+    interim: Option<Interim>,
 }
 
 impl Replay {
@@ -75,7 +80,18 @@ impl Replay {
             broke: false,
             turn: 0,
             budget: Arc::clone(budget),
+            waits: false,
         }))))
+    }
+
+    /// Whether the client waits for a 100 before it sends the body (RFC 9110 10.1.1): then nothing of
+    /// it is read before the request has arrived.
+    #[must_use]
+    pub fn asked_for(self, waits: bool) -> Self {
+        if waits && let Some(shared) = &self.0 {
+            lock(shared).waits = true;
+        }
+        self
     }
 
     /// The body from its start; an earlier attempt can't read on. `None`: its start is gone.
@@ -86,7 +102,7 @@ impl Replay {
             return None;
         }
         state.turn += 1;
-        Some(Attempt { turn: state.turn, state: Some(Arc::clone(shared)), next: 0, done: false })
+        Some(Attempt { turn: state.turn, state: Some(Arc::clone(shared)), next: 0, done: false, interim: None })
     }
 
     /// The request has arrived: nothing is kept any more.
@@ -125,7 +141,19 @@ impl Replay {
 impl Attempt {
     /// An attempt at a request without a body.
     pub fn empty() -> Self {
-        Attempt { state: None, turn: 0, next: 0, done: true }
+        Attempt { state: None, turn: 0, next: 0, done: true, interim: None }
+    }
+
+    /// Where interim responses go; without a place the host is not asked for them.
+    #[must_use]
+    pub fn interim(mut self, interim: Option<&Interim>) -> Self {
+        self.interim = interim.cloned();
+        self
+    }
+
+    /// Takes that place.
+    pub(super) fn take_interim(&mut self) -> Option<Interim> {
+        self.interim.take()
     }
 
     /// The request has no body.
@@ -138,7 +166,7 @@ impl Attempt {
     pub fn has_room(&self) -> bool {
         let Some(shared) = &self.state else { return true };
         let state = lock(shared);
-        self.next < state.kept.len() || state.ended || !state.forgotten && state.has_room()
+        self.next < state.kept.len() || state.ended || !state.forgotten && !state.waits && state.has_room()
     }
 
     /// This attempt has arrived: there is no way back, and only what it has not read is kept.

@@ -70,7 +70,7 @@ async fn what_is_no_request_is_answered_counted_and_ends_the_connection() {
         ("GET / HTTP/1.1\r\nHost : a\r\n\r\n".to_owned(), 400, "field_name_bad"),
         ("GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n".to_owned(), 400, "field_name_bad"),
         ("GET / HTTP/1.1\r\nA: b\0\r\n\r\n".to_owned(), 400, "field_value_bad"),
-        ("GET /\r\n\r\n".to_owned(), 505, "version_unknown"),
+        ("GET / HTTP/1.2\r\n\r\n".to_owned(), 505, "version_unknown"),
         (format!("GET /{long} HTTP/1.1\r\n\r\n"), 414, "target_too_long"),
         (format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(101)), 431, "headers_too_large"),
         (format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", long.repeat(8)), 431, "headers_too_large"),
@@ -162,7 +162,10 @@ async fn who_expects_100_gets_it_when_the_body_is_wanted_and_not_before() {
     let mut stream = TcpStream::connect(address).await.unwrap();
     for _ in 0..2 {
         stream.write_all(head("/a/echo").as_bytes()).await.unwrap();
-        assert_eq!(read_until(&mut stream, "\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
+        // The answer's head may come right behind: the backend echoes.
+        let mut told = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+        stream.read_exact(&mut told).await.unwrap();
+        assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
         stream.write_all(b"ok").await.unwrap();
         let answer = read_until(&mut stream, "\r\n\r\nok").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

@@ -158,7 +158,7 @@ async fn without_a_rule_only_what_no_pod_has_seen_is_repeated() {
 #[tokio::test]
 async fn a_request_through_the_tunnel_is_retried_with_its_body() {
     let (near, shaky) = (Backend::start("near").await, Shaky::start(&[Act::Status(503), Act::Status(200)]).await);
-    let remote = Arc::new(Direct(host_of(shaky.address)));
+    let remote = Arc::new(Direct(host_of(shaky.address, AppProtocol::Http1)));
     let options = Options { remote, expected: vec!["n2"], ..Options::default() };
     let rule = Rule { retry: Some(retry(1, &[503])), ..prefix("/", "a") };
     let (mut mesh, address) = one_with(options, &[("a", &near)], vec![rule]).await;

@@ -25,12 +25,13 @@ use crate::resources::{Resources, prefix};
 
 /// A host on node n2 that knows a Service's endpoints there.
 pub fn host(backend: &Backend) -> PodHost {
-    host_of(backend.address)
+    host_of(backend.address, AppProtocol::Http1)
 }
 
-pub fn host_of(backend: SocketAddr) -> PodHost {
+/// The same for any address.
+pub fn host_of(pod: SocketAddr, app: AppProtocol) -> PodHost {
     let mut resources = Resources::default();
-    resources.service("a", AppProtocol::Http1, &[(backend, Some("n2"))]);
+    resources.service("a", app, &[(pod, Some("n2"))]);
     let context = context("n2", resources.table(9), &Options::default(), &mut Registry::default());
     let (_, applied) = watch::channel(HeadId { epoch: 1, rev: 9 });
     PodHost::new(context, applied)
@@ -136,15 +137,15 @@ async fn a_peer_that_takes_nothing_costs_no_request_however_many_pods_it_has() {
 }
 
 /// The tunnels of two nodes; n2 hosts.
-struct Wire {
-    near: Tunnel,
+pub struct Wire {
+    pub near: Tunnel,
     end: DrainControl,
     runners: Vec<std::thread::JoinHandle<()>>,
     _run: tempfile::TempDir,
 }
 
 impl Wire {
-    async fn between(near: PodHost, far: PodHost) -> Wire {
+    pub async fn between(near: PodHost, far: PodHost) -> Wire {
         let folder = tempfile::tempdir().unwrap();
         let run = RunDir::open(folder.path().join("run")).unwrap();
         let (directory, peers) = watch::channel(Arc::new(HashMap::<NodeName, SocketAddr>::new()));
@@ -176,7 +177,7 @@ impl Wire {
     }
 
     /// Ends both nodes' tunnels.
-    async fn cut(self) {
+    pub async fn cut(self) {
         self.end.advance(Phase::Cut);
         let join = tokio::task::spawn_blocking(|| self.runners.into_iter().for_each(|runner| runner.join().unwrap()));
         tokio::time::timeout(PATIENCE, join).await.expect("a tunnel does not end").unwrap();

@@ -91,6 +91,7 @@ impl Bench {
         let entry = Entry {
             head: self.head,
             read_at: Instant::now(),
+            unpublished: None,
             keys: resources.iter().map(|(key, _)| key.clone()).collect(),
             appeared: Vec::new(),
             gone: Vec::new(),

@@ -153,7 +153,7 @@ impl Board {
     fn made_up(&self, name: &ObjectRef) -> Option<Arc<Entry>> {
         self.namespaces.get(&name.name).filter(|count| **count > 0)?;
         let labels = [("kubernetes.io/metadata.name".to_owned(), name.name.to_string())].into();
-        let meta = Meta { object: name.clone(), generation: 0, created: None, labels, spec_hash: 0 };
+        let meta = Meta { object: name.clone(), generation: 0, created: None, labels };
         let object = Some(Object { meta, spec: Spec::Namespace });
         Some(Arc::new(Entry { name: name.clone(), object, key: None, findings: Vec::new() }))
     }

@@ -107,10 +107,20 @@ pub(super) fn options(all: &BTreeMap<String, String>, check: &mut Checker) -> In
             _ => None,
         }
     });
+    if nginx.flag("canary", check) == Some(true) {
+        let message = "is not supported, and its paths belong to another Ingress: none of it is served; use weights of \
+                       an HTTPRoute";
+        check.error(code::UNSUPPORTED, &nginx.field("canary"), message);
+    }
     let timeouts = Timeouts { idle: idle(&mut nginx, check), ..Timeouts::default() };
     let broken = rest(nginx, check);
     rest(ours, check);
     IngressOptions { https, regex, filters, cors, app_root, app, timeouts, broken }
+}
+
+/// Does the Ingress ask for a part of another one's requests?
+pub(super) fn is_canary(all: &BTreeMap<String, String>) -> bool {
+    all.get(&format!("{NGINX}canary")).is_some_and(|value| value.trim() == "true")
 }
 
 fn https(ours: &mut Annotations, nginx: &mut Annotations, check: &mut Checker) -> HttpsRedirect {
@@ -228,8 +238,9 @@ fn rest(annotations: Annotations, check: &mut Checker) -> bool {
     for name in annotations.left.keys() {
         let field = annotations.field(name);
         if name.ends_with("-snippet") {
-            let message = "is not served: nothing that a tenant writes is run as configuration; use filters of an \
-                           HTTPRoute";
+            broken = true;
+            let message = "is not served: nothing that a tenant writes is run as configuration, and it may restrict who \
+                           may send requests: the Ingress answers 500; remove it, or use filters of an HTTPRoute";
             check.error(code::UNSUPPORTED, &field, message);
         } else if RESTRICTIONS.contains(&name.as_str()) {
             broken = true;

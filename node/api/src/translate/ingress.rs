@@ -37,6 +37,10 @@ pub(super) fn ingress(ingress: kube::Ingress, check: &mut Checker) -> Ingress {
     }
     let tls = spec.tls.unwrap_or_default().into_iter().enumerate();
     let tls = tls.map(|(i, item)| tls_entry(&format!("spec.tls[{i}]"), item, check)).collect();
+    if annotations::is_canary(&annotations) {
+        // As an Ingress of its own it would compete with the one that it is a canary of.
+        return Ingress { class, default_backend: None, paths: Vec::new(), tls: Vec::new(), options };
+    }
     Ingress { class, default_backend, paths, tls, options }
 }
 

@@ -108,56 +108,5 @@ pub(super) fn read(value: &Value, kind: ObjectKind, check: &mut Checker) -> Opti
     }
     let created = text("creationTimestamp").parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second);
     let generation = meta.get("generation").and_then(Value::as_u64).unwrap_or(0);
-    Some(Meta { object, generation, created, labels, spec_hash: spec_hash(kind, value) })
-}
-
-/// A hash of what the object declares: everything but its identity, metadata and status, and of a
-/// Secret only the certificate, so that nothing derived from a private key leaves this crate.
-fn spec_hash(kind: ObjectKind, value: &Value) -> u64 {
-    let mut hasher = blake3::Hasher::new();
-    if kind == ObjectKind::Secret {
-        for field in ["/data/tls.crt", "/data/ca.crt"] {
-            hash(value.pointer(field).unwrap_or(&Value::Null), &mut hasher);
-        }
-    } else if let Some(fields) = value.as_object() {
-        let mut fields: Vec<_> = fields.iter().collect();
-        fields.retain(|(name, _)| !matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
-        hash_fields(fields, &mut hasher);
-    }
-    let mut first = [0; 8];
-    first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-    u64::from_le_bytes(first)
-}
-
-/// Hashes a value in one canonical form, whatever the order of its fields. Each part carries its
-/// type and length, so that no two values look alike.
-fn hash(value: &Value, hasher: &mut blake3::Hasher) {
-    let mut part = |tag: u8, bytes: &[u8]| {
-        hasher.update(&[tag]);
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    match value {
-        Value::Null => part(b'0', &[]),
-        Value::Bool(value) => part(b'b', &[u8::from(*value)]),
-        Value::Number(number) => part(b'n', number.to_string().as_bytes()),
-        Value::String(text) => part(b's', text.as_bytes()),
-        Value::Array(items) => {
-            part(b'[', &(items.len() as u64).to_le_bytes());
-            items.iter().for_each(|item| hash(item, hasher));
-        }
-        Value::Object(fields) => hash_fields(fields.iter().collect(), hasher),
-    }
-}
-
-fn hash_fields(mut fields: Vec<(&String, &Value)>, hasher: &mut blake3::Hasher) {
-    fields.retain(|(_, value)| !value.is_null());
-    fields.sort_by_key(|(name, _)| *name);
-    hasher.update(b"{");
-    hasher.update(&(fields.len() as u64).to_le_bytes());
-    for (name, value) in fields {
-        hasher.update(&(name.len() as u64).to_le_bytes());
-        hasher.update(name.as_bytes());
-        hash(value, hasher);
-    }
+    Some(Meta { object, generation, created, labels })
 }

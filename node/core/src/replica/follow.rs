@@ -73,6 +73,10 @@ struct Stream<N> {
     judging: bool,
     /// Something was applied from it.
     worked: bool,
+    /// It sent what is held already: that is not in doubt.
+    same: bool,
+    /// It was followed because it leads, not because it says that it is ahead.
+    led: bool,
     resends: u32,
     /// Since when others say that they are ahead.
     ahead_since: Option<Instant>,
@@ -119,6 +123,8 @@ impl<N: Ord + Clone> Follow<N> {
             last: now,
             judging: false,
             worked: false,
+            same: false,
+            led: false,
             resends: 0,
             ahead_since: None,
             transfer: None,
@@ -133,9 +139,11 @@ impl<N: Ord + Clone> Follow<N> {
             return Stay::Leave(End::Switched);
         }
         let useless_at = stream.useless_at(now);
+        let led = stream.led || sources.leader == Some(&stream.source);
         let coming = stream.transfer.is_some_and(|until| now < until) && now < useless_at;
         let better = self.choose(held, sources, now, entropy, Some(&stream.source));
         let Some(stream) = &mut self.stream else { return Stay::Leave(End::Switched) };
+        stream.led = led;
         let again = now + RECONSIDER_EVERY;
         match better {
             // Not in the middle of a newer snapshot: the leader would only begin it anew.
@@ -194,7 +202,10 @@ impl<N: Ord + Clone> Follow<N> {
                 stream.worked = true;
                 After::Go
             }
-            Outcome::Same => After::Go,
+            Outcome::Same => {
+                stream.same = true;
+                After::Go
+            }
             Outcome::NeedFull => {
                 stream.resends += 1;
                 // It keeps sending deltas that start elsewhere.
@@ -212,19 +223,24 @@ impl<N: Ord + Clone> Follow<N> {
     /// The stream ended. `jitter` is random.
     pub fn ended(&mut self, end: End, now: Instant, jitter: u64) {
         let Some(stream) = self.stream.take() else { return };
-        if stream.worked {
+        if stream.worked || stream.same {
             self.want_full = false;
         }
         let lived = now.saturating_duration_since(stream.begun) > BACKOFF_MAX;
-        if stream.worked || (end != End::Useless && lived) {
+        if stream.worked || (end == End::Broken && lived) {
             self.troubles.works(&stream.source);
         }
+        // It said that it was ahead, and then had nothing in all that time.
+        let claimed = !stream.worked && !stream.led && stream.useless_at(now) <= now;
         match end {
+            End::Switched if claimed => self.troubles.useless(&stream.source, now),
             End::Switched => {}
+            // That others say that they are ahead may be a lie: it never keeps the leader away for long.
+            End::Useless if stream.led => self.troubles.avoid(&stream.source, now),
             End::Useless => self.troubles.useless(&stream.source, now),
             End::Broken => self.troubles.unreachable(&stream.source, now, jitter),
             End::False { ask_full } => {
-                self.troubles.sent_falsehood(&stream.source, now);
+                self.troubles.avoid(&stream.source, now);
                 self.want_full |= ask_full;
             }
         }
@@ -313,6 +329,50 @@ mod tests {
         let After::Leave(end) = follow.judged(&fenced, now) else { panic!("it goes on with what is refused") };
         follow.ended(end, now, 0);
         assert_eq!(follow.pick(&own(4), &sources(Some(&"a"), false), now + BACKOFF_MAX, 0), Some("a"));
+    }
+
+    #[test]
+    fn who_only_says_that_it_is_ahead_draws_away_from_the_leader_less_and_less() {
+        let mut now = Instant::now();
+        let begun = now;
+        let mut follow = Follow::default();
+        let seen = sources(Some(&"a"), true);
+        let mut with_leader = Duration::ZERO;
+        let step = Duration::from_millis(100);
+        let (mut at, mut away) = (None, Duration::ZERO);
+        while now - begun < Duration::from_secs(300) {
+            if at.is_some()
+                && let Stay::Leave(end) = follow.reconsider(&own(5), &seen, now, 0)
+            {
+                follow.ended(end, now, 0);
+                at = None;
+            }
+            if at.is_none() {
+                at = follow.pick(&own(5), &seen, now, 0);
+                at.into_iter().for_each(|source| follow.begin(source, now));
+            }
+            if at == Some("a") {
+                (with_leader, away) = (with_leader + step, Duration::ZERO);
+            } else {
+                away += step;
+            }
+            assert!(away <= Duration::from_secs(6), "away from the leader for {away:?}");
+            now += step;
+        }
+        assert!(with_leader > Duration::from_secs(240), "{with_leader:?} of 300 s with the leader");
+    }
+
+    #[test]
+    fn what_is_held_is_not_in_doubt_once_it_came_again() {
+        let now = Instant::now();
+        let mut follow = Follow::default();
+        follow.begin("a", now);
+        follow.ended(End::False { ask_full: true }, now, 0);
+        assert!(follow.want_full());
+        follow.begin("b", now);
+        assert_eq!(follow.judged(&Outcome::Same, now), After::Go);
+        follow.ended(End::Broken, now, 0);
+        assert!(!follow.want_full());
     }
 
     #[test]

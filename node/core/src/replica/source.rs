@@ -86,8 +86,9 @@ impl<N: Ord + Clone> Troubles<N> {
         self.note(node, Trouble { until: now + avoid, failures: failures.saturating_add(1) });
     }
 
-    /// The source sent something false.
-    pub fn sent_falsehood(&mut self, node: &N, now: Instant) {
+    /// The source sent something false, or it leads and others say that they are ahead: for a short
+    /// while, however often.
+    pub fn avoid(&mut self, node: &N, now: Instant) {
         self.note(node, Trouble { until: now + AVOID_FALSE, failures: 0 });
     }
 

@@ -18,7 +18,7 @@ pub fn settings() -> Settings {
 pub fn object(kind: ObjectKind, name: &str, spec: Spec) -> Object {
     let (namespace, name) = name.split_once('/').unwrap_or(("", name));
     let object = ObjectRef::new(kind, namespace, name);
-    Object { meta: Meta { object, generation: 1, created: None, labels: BTreeMap::new(), spec_hash: 0 }, spec }
+    Object { meta: Meta { object, generation: 1, created: None, labels: BTreeMap::new() }, spec }
 }
 
 pub fn born(mut object: Object, created: i64) -> Object {

@@ -224,6 +224,10 @@ impl World {
 
     /// What a liar says of itself.
     pub fn lying_facts(&mut self, node: Node) -> Vec<Facts> {
+        if self.peers[node].silent {
+            let head = HeadId { epoch: u64::MAX, rev: u64::MAX };
+            return vec![Facts { node, life: 1, serial: self.now, head, leads: None }];
+        }
         let head = match self.rng.below(3) {
             0 => HeadId { epoch: u64::MAX, rev: u64::MAX },
             1 => HeadId { epoch: self.epoch, rev: self.rng.below(1 << 20) },
@@ -240,7 +244,7 @@ impl World {
             self.streams.iter().filter(|(_, one)| one.server == node && !one.server_gone && one.down.is_empty());
         let served: Vec<u64> = served.map(|(id, _)| *id).collect();
         for id in served {
-            let frame = if self.rng.chance(300) { Frame::Chunk } else { Frame::Announce };
+            let frame = if self.rng.chance(300) && !self.peers[node].silent { Frame::Chunk } else { Frame::Announce };
             self.send_down(id, frame);
         }
         // It asks for everything and takes nothing.
@@ -260,7 +264,9 @@ impl World {
             Request::Ack(_) => return,
             Request::Closed => return self.close_server(id, false),
         };
-        let frame = match (self.rng.below(8), self.some_head()) {
+        let server = self.streams.get(&id).map(|stream| stream.server);
+        let silent = server.is_some_and(|server| self.peers[server].silent);
+        let frame = match (if silent { 0 } else { self.rng.below(8) }, self.some_head()) {
             (0, _) | (_, None) => Frame::Announce,
             (1, _) => Frame::Delta { head: self.forged(held), base: held, changes: vec![(7, Some(77))] },
             (2, Some((head, _))) => Frame::Delta { head, base: held, changes: vec![(7, Some(77))] },

@@ -38,6 +38,11 @@ const CONVERGES: [u64; 2] = [15_000_000, 75_000_000];
 /// From an edit in a healthy mesh until all have it.
 const EDIT_CONVERGES: [u64; 2] = [1_500_000, 15_000_000];
 
+/// Seeds with a member that steadily says that it is far ahead, and has nothing.
+const SILENT_SEEDS: u64 = 12;
+/// With it, from an edit after a long rest until all have it: the leader is left for so long at most.
+const SILENT_EDIT_CONVERGES: u64 = 7_500_000;
+
 fn world(seed: u64) -> World {
     let mut rng = Rng(seed);
     let count = match rng.below(100) {
@@ -83,7 +88,11 @@ struct Report {
 }
 
 fn simulate(seed: u64) -> Report {
-    let mut world = world(seed);
+    play(world(seed), 6_000_000, None)
+}
+
+/// `rest`: from agreement to the edit after it, which is everywhere `within`.
+fn play(mut world: World, rest: u64, within: Option<u64>) -> Report {
     for node in 0..world.peers.len() {
         if world.peers[node].liar {
             world.at(0, Event::Tick { node, life: 0 });
@@ -102,12 +111,12 @@ fn simulate(seed: u64) -> Report {
     let liar = world.peers.iter().any(|peer| peer.liar);
     let converged = until_all_agree(&mut world, CONVERGES[usize::from(liar)]);
     // What faults left on disks is mended by then, too.
-    run_for(&mut world, 6_000_000);
+    run_for(&mut world, rest);
     world.edit();
-    let edit_converged = until_all_agree(&mut world, EDIT_CONVERGES[usize::from(liar)]);
+    let edit_converged = until_all_agree(&mut world, within.unwrap_or(EDIT_CONVERGES[usize::from(liar)]));
     run_for(&mut world, 100_000);
     world.end_is_consistent();
-    Report { seed, peers: world.peers.len(), liar, applies: world.applies, converged, edit_converged }
+    Report { seed: world.seed, peers: world.peers.len(), liar, applies: world.applies, converged, edit_converged }
 }
 
 fn run_for(world: &mut World, time: u64) {
@@ -181,6 +190,17 @@ fn the_mesh_keeps_its_promises_under_faults() {
         reports.len() + failures.len(),
         seeds.join("\n")
     );
+}
+
+#[test]
+fn a_member_that_only_says_that_it_is_ahead_keeps_nobody_from_the_leader() {
+    for seed in 0..SILENT_SEEDS {
+        let mut world = world(seed);
+        let node = world.peers.iter().position(|peer| peer.liar).unwrap_or(world.peers.len() - 1);
+        (world.peers[node].liar, world.peers[node].silent) = (true, true);
+        let report = play(world, 60_000_000, Some(SILENT_EDIT_CONVERGES));
+        println!("{report:?}");
+    }
 }
 
 fn summarize(reports: &[Report], took: Duration) {

@@ -140,6 +140,8 @@ pub struct Peer {
     pub life: u64,
     pub reconciler: bool,
     pub liar: bool,
+    /// It lies only by saying that it is far ahead.
+    pub silent: bool,
     pub old_version: bool,
     /// Its clock: where it began, and its pace in thousandths.
     pub origin: u64,
@@ -165,6 +167,7 @@ impl Peer {
             life: 0,
             reconciler,
             liar: false,
+            silent: false,
             old_version,
             origin,
             pace,

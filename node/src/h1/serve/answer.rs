@@ -16,8 +16,8 @@ use super::{Server, Service};
 use crate::h1::encode::{self, Encoder, Wire};
 use crate::h1::framing;
 use crate::h1::prefixed::Prefixed;
-use crate::h1::upgrade::{self, Upgraded};
-use crate::h1::{AnswerBody, BodyError, Refused};
+use crate::h1::{AnswerBody, BodyError, Refused, Upgraded};
+use crate::relay;
 
 /// An answer on its way.
 struct Writing<B> {
@@ -63,7 +63,7 @@ where
         wire.keep = wire.keep
             && !framing::has_token(response.headers(), CONNECTION, b"close")
             && !self.service.leaves()
-            && !self.settings.closing.is_cancelled()
+            && !self.settings.closing.is_closed()
             && self.may_keep();
         self.write(response, &mut wire).await?;
         let (read, quiet) = {
@@ -120,10 +120,11 @@ where
             let mut inner = self.shared.lock();
             let before = inner.out.total;
             let written = inner.poll_write(cx);
-            let progress = inner.out.total > before;
+            let (progress, ended) = (inner.out.total > before, inner.ended);
             drop(inner);
             if progress {
-                self.deadline.push(self.settings.idle_timeout);
+                let patience = if ended { self.settings.half_closed } else { self.settings.idle_timeout };
+                self.deadline.push(patience);
             }
             match (written, step) {
                 (Poll::Ready(Err(error)), _) => return Poll::Ready(Err(error)),
@@ -183,7 +184,7 @@ where
         let Some(shared) = Arc::into_inner(self.shared) else { return Ok(()) };
         let inner = shared.into_inner();
         let client = Prefixed { prefix: inner.input, inner: inner.stream };
-        let copied = upgrade::copy(client, &upgraded, self.settings.timer, self.settings.idle_timeout).await;
+        let copied = relay::copy(client, &upgraded, self.settings.timer, relay::IDLE).await;
         // The exchange lasts as long as the streams do.
         drop(body);
         copied

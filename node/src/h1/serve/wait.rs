@@ -15,9 +15,11 @@ use crate::h1::refused;
 use crate::h1::shared::READ_HEAD;
 use crate::h1::spare;
 
-/// Bytes of a request's body that are read and dropped to save the connection, and bytes of
-/// anything that are read and dropped to save the answer.
+/// Bytes of a request's body that are read and dropped to save the connection.
 pub(super) const DRAINED: u64 = 64 * 1024;
+
+/// Bytes that are read and dropped behind the last answer, to save that.
+const LINGERED: u64 = 4 * 1024 * 1024;
 
 /// How long either may take.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -74,7 +76,7 @@ where
             }
             *phase = Phase::Begun;
         }
-        if idle && *phase == Phase::Idle && closing.poll(cx).is_ready() {
+        if idle && *phase == Phase::Idle && self.closes(closing, cx) {
             if self.served {
                 return Poll::Ready(Ok(Head::End));
             }
@@ -85,6 +87,14 @@ where
             let late = *phase == Phase::Begun;
             Ok(if late { Head::Refused(refused::HEAD_LATE) } else { Head::End })
         })
+    }
+
+    /// Whether the listener has closed. Its end wakes this task from the first look on.
+    fn closes(&mut self, closing: Pin<&mut WaitForCancellationFuture<'_>>, cx: &mut Context<'_>) -> bool {
+        if self.settings.closing.is_closed() {
+            return true;
+        }
+        !std::mem::replace(&mut self.watches, true) && closing.poll(cx).is_ready()
     }
 
     /// Reads what is left of a request's body and drops it. Returns whether that was all of it.
@@ -128,7 +138,7 @@ where
         if !linger {
             return Ok(());
         }
-        let mut left = DRAINED;
+        let mut left = LINGERED;
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
             while !inner.ended && left > 0 {

@@ -170,7 +170,7 @@ async fn interim_answers_are_passed_on_up_to_a_limit() {
     let answer = connection.send(&head(Method::GET), no_body(), Some(&interim)).await.unwrap();
     assert_eq!(answer.status(), StatusCode::NO_CONTENT);
     let passed: Vec<_> = std::iter::from_fn(|| interim.take()).collect();
-    assert_eq!(passed.len(), crate::h1::MAX_INTERIM);
+    assert_eq!(passed.len(), crate::relay::MAX_INTERIM);
     assert!(passed.iter().all(|(status, fields)| status.as_u16() == 103 && fields["link"] == "</a>"));
 }
 

@@ -8,8 +8,8 @@ use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-use crate::h1::upgrade::copy;
 use crate::h1::{BodyError, Connection, Upgraded};
+use crate::relay::copy;
 use crate::timer::CoarseTimer;
 
 #[tokio::test]

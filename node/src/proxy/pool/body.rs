@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::Pool;
 use crate::h1;
-use crate::proxy::clean;
+use crate::proxy::{clean, poll_h2};
 use crate::tunnel::{self, Attempt, BodyError};
 
 /// A request's body.
@@ -24,6 +24,21 @@ pub enum RequestBody {
     Attempt(Attempt),
     /// Of another peer.
     Other(tunnel::Body),
+}
+
+/// The client broke off. A pod that speaks HTTP/2 is told so, whatever the client speaks and the way
+/// that the request came: the codec takes the reason from the source.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+struct Cancelled {
+    why: BodyError,
+    source: h2::Error,
+}
+
+impl Cancelled {
+    fn of(why: BodyError) -> BodyError {
+        Cancelled { why, source: h2::Reason::CANCEL.into() }.into()
+    }
 }
 
 impl From<Attempt> for RequestBody {
@@ -39,8 +54,8 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             RequestBody::Empty => Poll::Ready(None),
-            RequestBody::Attempt(body) => clean(Pin::new(body).poll_frame(cx)),
-            RequestBody::Other(body) => clean(Pin::new(body).poll_frame(cx)),
+            RequestBody::Attempt(body) => clean(Pin::new(body).poll_frame(cx)).map_err(Cancelled::of),
+            RequestBody::Other(body) => clean(Pin::new(body).poll_frame(cx)).map_err(Cancelled::of),
         }
     }
 
@@ -84,6 +99,7 @@ pub struct PooledBody(Inner);
 enum Inner {
     H1 { incoming: h1::Incoming<TcpStream, RequestBody>, pool: Pool, address: SocketAddr },
     H2 { incoming: Incoming, stream: Option<Stream> },
+    None,
 }
 
 impl PooledBody {
@@ -93,6 +109,11 @@ impl PooledBody {
 
     pub(super) fn h2(incoming: Incoming, stream: Stream) -> Self {
         PooledBody::new(Inner::H2 { incoming, stream: Some(stream) })
+    }
+
+    /// No body, of no connection.
+    pub(super) fn none() -> Self {
+        PooledBody(Inner::None)
     }
 
     fn new(inner: Inner) -> Self {
@@ -111,6 +132,7 @@ impl PooledBody {
                 }
             }
             Inner::H2 { stream, .. } => *stream = None,
+            Inner::None => {}
         }
     }
 
@@ -131,7 +153,8 @@ impl Body for PooledBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = match &mut self.0 {
             Inner::H1 { incoming, .. } => Pin::new(incoming).poll_frame(cx),
-            Inner::H2 { incoming, .. } => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
+            Inner::H2 { incoming, .. } => poll_h2(incoming, cx),
+            Inner::None => Poll::Ready(None),
         };
         match &polled {
             Poll::Ready(None | Some(Err(_))) => self.ended(),
@@ -145,6 +168,7 @@ impl Body for PooledBody {
         match &self.0 {
             Inner::H1 { incoming, .. } => incoming.is_end_stream(),
             Inner::H2 { incoming, .. } => incoming.is_end_stream(),
+            Inner::None => true,
         }
     }
 
@@ -152,6 +176,7 @@ impl Body for PooledBody {
         match &self.0 {
             Inner::H1 { incoming, .. } => incoming.size_hint(),
             Inner::H2 { incoming, .. } => incoming.size_hint(),
+            Inner::None => SizeHint::with_exact(0),
         }
     }
 }

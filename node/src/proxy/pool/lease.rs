@@ -10,7 +10,7 @@ use http::{Request, Response, Uri, Version, header, request};
 use hyper::client::conn::http2;
 
 use super::body::Stream;
-use super::{H1, Pool, PooledBody, RequestBody};
+use super::{H1, Pool, PooledBody, RequestBody, websocket};
 use crate::h1::{Interim, SendFailure};
 use crate::tunnel::BodyError;
 
@@ -23,7 +23,7 @@ pub struct Lease<'a> {
 
 enum Way {
     H1(Pool, SocketAddr, H1),
-    H2(http2::SendRequest<RequestBody>, Stream),
+    H2(Pool, SocketAddr, http2::SendRequest<RequestBody>, Stream),
 }
 
 /// A request that got no answer.
@@ -51,8 +51,14 @@ impl<'a> Lease<'a> {
         Lease { way: Way::H1(pool, address, connection), reused, interim: None }
     }
 
-    pub(super) fn h2(sender: http2::SendRequest<RequestBody>, streams: Arc<AtomicUsize>, reused: bool) -> Self {
-        Lease { way: Way::H2(sender, Stream::open(streams)), reused, interim: None }
+    pub(super) fn h2(
+        pool: Pool,
+        address: SocketAddr,
+        sender: http2::SendRequest<RequestBody>,
+        streams: Arc<AtomicUsize>,
+        reused: bool,
+    ) -> Self {
+        Lease { way: Way::H2(pool, address, sender, Stream::open(streams)), reused, interim: None }
     }
 
     /// The connection had served requests before, and may be closed at its other end by now.
@@ -81,12 +87,15 @@ impl<'a> Lease<'a> {
                     Err(SendError { unsent: !written, silent: !heard, reused, error })
                 }
             },
-            Way::H2(sender, stream) => send_h2(sender, stream, reused, request(head, body)).await,
+            Way::H2(pool, address, _, stream) if websocket::wanted(head) => {
+                websocket::send(pool.0.source, address, stream, head).await
+            }
+            Way::H2(_, _, sender, stream) => send_h2(sender, stream, reused, request(head, body)).await,
         }
     }
 }
 
-fn request(head: &request::Parts, body: RequestBody) -> Request<RequestBody> {
+pub(super) fn request(head: &request::Parts, body: RequestBody) -> Request<RequestBody> {
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = head.uri.clone();
@@ -125,7 +134,7 @@ fn not_looked_at(error: &hyper::Error) -> bool {
 }
 
 /// From origin form and `Host` to what HTTP/2 wants.
-fn absolute(mut request: Request<RequestBody>) -> Request<RequestBody> {
+pub(super) fn absolute(mut request: Request<RequestBody>) -> Request<RequestBody> {
     let host = request.headers_mut().remove(header::HOST);
     let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let mut parts = UriParts::default();

@@ -7,6 +7,7 @@
 mod body;
 mod connect;
 mod lease;
+mod websocket;
 
 use std::collections::HashMap;
 use std::io;
@@ -113,7 +114,8 @@ impl Pool {
             AppProtocol::H2c => {
                 let sender = connect::http2(target.address, self.0.source).await?;
                 let shared = Shared { sender, streams: Arc::default(), used: Instant::now() };
-                let lease = Lease::h2(shared.sender.clone(), Arc::clone(&shared.streams), false);
+                let (sender, streams) = (shared.sender.clone(), Arc::clone(&shared.streams));
+                let lease = Lease::h2(self.clone(), target.address, sender, streams, false);
                 self.share(target.address, shared);
                 Ok(lease)
             }
@@ -153,7 +155,7 @@ impl Pool {
             }
             AppProtocol::H2c => {
                 let (sender, streams) = self.shared_h2(target.address)?;
-                Some(Lease::h2(sender, streams, true))
+                Some(Lease::h2(self.clone(), target.address, sender, streams, true))
             }
         }
     }

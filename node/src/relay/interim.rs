@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{HeaderMap, StatusCode};
+use meshgate_core::sanitize;
 
 use super::MAX_INTERIM;
 
@@ -30,10 +31,12 @@ struct State {
 impl Interim {
     /// Passes an interim response on; what is beyond [`MAX_INTERIM`] of one request is dropped, as
     /// is what only concerns the connection it came on (100) or ends it (101).
-    pub fn put(&self, status: StatusCode, headers: HeaderMap) {
+    pub fn put(&self, status: StatusCode, mut headers: HeaderMap) {
         if !status.is_informational() || matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {
             return;
         }
+        // Neither framing nor what hops say to each other has a place in them.
+        sanitize::trailers(&mut headers);
         let mut state = self.lock();
         if state.count < MAX_INTERIM {
             state.count += 1;
@@ -43,15 +46,15 @@ impl Interim {
     }
 
     /// A new request begins.
-    pub(super) fn begin(&self) {
+    pub fn begin(&self) {
         let mut state = self.lock();
         state.count = 0;
         state.queue.clear();
         self.0.waiting.store(0, Ordering::Relaxed);
     }
 
-    /// The next one to write.
-    pub(super) fn take(&self) -> Option<(StatusCode, HeaderMap)> {
+    /// The next one to pass on.
+    pub fn take(&self) -> Option<(StatusCode, HeaderMap)> {
         if self.0.waiting.load(Ordering::Relaxed) == 0 {
             return None;
         }

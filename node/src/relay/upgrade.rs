@@ -12,6 +12,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::timer::CoarseTimer;
 
+/// How long nothing may come from either side. Far longer than between requests: who switches
+/// protocols means to stay, and has means of its own to find out whether the other side lives.
+pub const IDLE: Duration = Duration::from_secs(60 * 60);
+
 /// Any stream.
 trait Io: AsyncRead + AsyncWrite + Send {}
 
@@ -60,8 +64,12 @@ impl std::fmt::Debug for Upgraded {
     }
 }
 
-/// Copies both ways until both ends are closed, or until nothing was copied for `idle`.
-pub(super) async fn copy<S>(client: S, upgraded: &Upgraded, timer: &CoarseTimer, idle: Duration) -> io::Result<()>
+/// Copies both ways until both ends are closed; an end on one side is passed on to the other, whose
+/// own way stays open.
+///
+/// # Errors
+/// A side broke off, or nothing was copied for `idle`.
+pub async fn copy<S>(client: S, upgraded: &Upgraded, timer: &CoarseTimer, idle: Duration) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
