@@ -170,6 +170,28 @@ async fn a_connection_that_was_not_asked_does_not_outlive_the_demand() {
 }
 
 #[tokio::test]
+async fn a_listener_that_trusts_nobody_refuses_and_leaves_nothing_to_its_neighbour() {
+    let backend = Backend::start("s").await;
+    let (mut mesh, address) = start(Options::default(), &backend, None).await;
+    for mode in [ClientValidationMode::AllowValidOnly, ClientValidationMode::AllowInsecureFallback] {
+        for certificate in [Some("a"), None] {
+            let clients = Some(ClientValidation { trust: Vec::new(), mode });
+            let mut asks = Listener { clients, ..listener("a", address.port(), Some("a.example"), Some("a")) };
+            asks.certificates.truncate(certificate.iter().len());
+            let any = listener("b", address.port(), None, Some("b"));
+            mesh.resources.gateway(vec![address.ip()], vec![asks, any]);
+            mesh.apply().await;
+            assert_eq!(ask(address, &nobody(&TLS13)).await, None, "{mode:?}, certificate {certificate:?}");
+        }
+    }
+    let stream = dial(address, "b.example", &nobody(&TLS13)).await.unwrap();
+    let mut neighbour = Client::h1_over(stream).await;
+    assert_eq!(neighbour.get("https://b.example/x").await.status, 200);
+    assert_eq!(neighbour.get("https://a.example/x").await.status, 421);
+    mesh.stop().await;
+}
+
+#[tokio::test]
 async fn without_anybody_to_trust_handshakes_are_refused_until_there_is() {
     let backend = Backend::start("s").await;
     let (mut mesh, address) = start(Options::default(), &backend, Some(ClientValidationMode::AllowValidOnly)).await;
