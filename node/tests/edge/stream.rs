@@ -19,8 +19,9 @@ use crate::ways::Way;
 /// Bytes of a large body.
 const LARGE: usize = 256 * 1024 * 1024;
 
-/// Bytes that may be on the way: windows, buffers, and those of four sockets in the kernel.
-const ON_THE_WAY: usize = 24 * 1024 * 1024;
+/// Bytes that may be on the way: windows, buffers, and those of four sockets in the kernel, which
+/// sizes them as its settings say.
+const ON_THE_WAY: usize = 96 * 1024 * 1024;
 
 /// How much larger the process may get, other tests that run beside it included.
 const GROWTH: usize = 96 * 1024 * 1024;
